@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a Job's fields to Processing parameters and outputs, and from their values back to a Job's.
+
+Values are read raw, before QGIS's own reading: that takes ``SCALER=1,5`` for 0 without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qgis.core import (
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingOutputDefinition,
+    QgsProcessingOutputFile,
+    QgsProcessingOutputFolder,
+    QgsProcessingOutputNumber,
+    QgsProcessingOutputRasterLayer,
+    QgsProcessingOutputString,
+    QgsProcessingOutputVectorLayer,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterExtent,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsProcessingParameterVectorDestination,
+    QgsProperty,
+)
+from qgis.PyQt.QtCore import QVariant
+
+from specdeepmap.algorithms.layers import raster_source
+from specdeepmap.core.errors import ConfigError
+from specdeepmap.core.record import Spec, parse_number
+
+Field = dataclasses.Field[Any]
+
+_WIDGETS = "specdeepmap.algorithms.widgets"
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+OUTPUTS: dict[str, Callable[[str, str], QgsProcessingOutputDefinition]] = {
+    "folder": QgsProcessingOutputFolder,
+    "file": QgsProcessingOutputFile,
+    "raster": QgsProcessingOutputRasterLayer,
+    "vector": QgsProcessingOutputVectorLayer,
+    "number": QgsProcessingOutputNumber,
+    "text": QgsProcessingOutputString,
+}
+"""Kinds of results and the outputs that declare them."""
+
+
+def make_parameter(field: Field, spec: Spec) -> QgsProcessingParameterDefinition:
+    """Make the parameter that asks for a field."""
+    parameter = _MAKERS[spec.kind](field.name.upper(), spec, field)
+    parameter.setHelp(spec.help)
+    flags = parameter.flags()
+    if spec.advanced:
+        flags |= QgsProcessingParameterDefinition.Flag.FlagAdvanced
+    parameter.setFlags(flags)
+    return parameter
+
+
+def read_value(
+    algorithm: QgsProcessingAlgorithm,
+    field: Field,
+    spec: Spec,
+    parameters: Mapping[str, Any],
+    context: QgsProcessingContext,
+) -> Any:
+    """Read the value that a user gave for a field; the default where there is none.
+
+    Destinations may be read once only: QGIS gives a new temporary name each time.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    name = field.name.upper()
+    if spec.kind in _DESTINATIONS:
+        return _DESTINATIONS[spec.kind](algorithm, name, parameters, context) or None
+    raw = parameters.get(name)
+    if is_unset(raw):
+        if field.default is dataclasses.MISSING:
+            raise ConfigError(f"{name} is missing; it has no default.")
+        return field.default
+    return _READERS[spec.kind](algorithm, name, parameters, context)
+
+
+def is_unset(raw: Any) -> bool:
+    """Tell whether a raw value means that the user gave none."""
+    return raw is None or raw == "" or (isinstance(raw, QVariant) and raw.isNull())
+
+
+def check_raw(name: str, raw: Any, spec: Spec) -> None:
+    """Check a raw value that QGIS would misread.
+
+    Raises:
+        ConfigError: if it is no number, or neither true nor false.
+    """
+    if is_unset(raw) or isinstance(raw, QgsProperty):
+        return
+    if spec.kind in ("integer", "number"):
+        parse_number(name, raw, whole=spec.kind == "integer")
+    elif spec.kind == "flag":
+        _flag(name, raw)
+
+
+def _flag(name: str, raw: Any) -> bool:
+    text = str(raw).strip().lower()
+    if text not in (*_TRUE, *_FALSE):
+        raise ConfigError(f"{name} is '{raw}'; it must be true or false.")
+    return text in _TRUE
+
+
+def _optional(field: Field) -> bool:
+    return field.default is None
+
+
+def _default(field: Field) -> Any:
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _raster(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterRasterLayer(name, spec.label, None, _optional(field))
+
+
+def _file(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterFile(
+        name,
+        spec.label,
+        QgsProcessingParameterFile.Behavior.File,
+        defaultValue=None,
+        optional=_optional(field),
+        fileFilter=spec.files,
+    )
+
+
+def _folder(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    behavior = QgsProcessingParameterFile.Behavior.Folder
+    return QgsProcessingParameterFile(name, spec.label, behavior, defaultValue=None, optional=_optional(field))
+
+
+def _number(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    whole = spec.kind == "integer"
+    kind = QgsProcessingParameterNumber.Type.Integer if whole else QgsProcessingParameterNumber.Type.Double
+    parameter = QgsProcessingParameterNumber(name, spec.label, kind, _default(field), _optional(field))
+    lowest = spec.above if spec.minimum is None else spec.minimum
+    if lowest is not None:
+        parameter.setMinimum(lowest)
+    if spec.maximum is not None:
+        parameter.setMaximum(spec.maximum)
+    if not whole:
+        parameter.setMetadata({"widget_wrapper": {"decimals": 8}})  # 6 by default: too few for learning rates
+    return parameter
+
+
+def _flag_parameter(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterBoolean(name, spec.label, _default(field), _optional(field))
+
+
+def _choice(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    titles = spec.options() if spec.options is not None else {}
+    parameter = QgsProcessingParameterEnum(
+        name, spec.label, list(titles), False, _default(field), _optional(field), usesStaticStrings=True
+    )
+    pairs = [list(pair) for pair in titles.items()]  # a map would lose its order on the way
+    parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.ChoiceWidgetWrapper", "pairs": pairs}})
+    return parameter
+
+
+def _text(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    parameter = QgsProcessingParameterString(name, spec.label, _default(field), False, _optional(field))
+    if spec.suggestions:
+        offered = list(spec.suggestions)
+        parameter.setMetadata(
+            {"widget_wrapper": {"class": f"{_WIDGETS}.SuggestionWidgetWrapper", "suggestions": offered}}
+        )
+    return parameter
+
+
+def _extent(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterExtent(name, spec.label, None, _optional(field))
+
+
+def _folder_out(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    optional = _optional(field)
+    return QgsProcessingParameterFolderDestination(name, spec.label, None, optional, not optional)
+
+
+def _file_out(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    optional = _optional(field)
+    return QgsProcessingParameterFileDestination(name, spec.label, spec.files, None, optional, not optional)
+
+
+def _raster_out(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    optional = _optional(field)
+    return QgsProcessingParameterRasterDestination(name, spec.label, None, optional, not optional)
+
+
+def _vector_out(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    optional = _optional(field)
+    return QgsProcessingParameterVectorDestination(
+        name, spec.label, defaultValue=None, optional=optional, createByDefault=not optional
+    )
+
+
+_MAKERS: dict[str, Callable[[str, Spec, Field], QgsProcessingParameterDefinition]] = {
+    "raster": _raster,
+    "file": _file,
+    "folder": _folder,
+    "integer": _number,
+    "number": _number,
+    "flag": _flag_parameter,
+    "choice": _choice,
+    "text": _text,
+    "extent": _extent,
+    "folder_out": _folder_out,
+    "file_out": _file_out,
+    "raster_out": _raster_out,
+    "vector_out": _vector_out,
+}
+
+Reader = Callable[[QgsProcessingAlgorithm, str, Mapping[str, Any], QgsProcessingContext], Any]
+
+
+def _read_raster(
+    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> str:
+    layer = algorithm.parameterAsRasterLayer(parameters, name, context)
+    if layer is None or not layer.isValid():
+        raise ConfigError(f"{name} is '{parameters.get(name)}', which cannot be opened as a raster. Does it exist?")
+    return raster_source(layer, name)
+
+
+def _read_number(
+    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> int | float:
+    whole = algorithm.parameterDefinition(name).dataType() == QgsProcessingParameterNumber.Type.Integer
+    raw = parameters[name]
+    if isinstance(raw, QgsProperty):
+        read = algorithm.parameterAsInt if whole else algorithm.parameterAsDouble
+        return read(parameters, name, context)
+    return parse_number(name, raw, whole)
+
+
+def _read_flag(
+    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> bool:
+    raw = parameters[name]
+    if isinstance(raw, QgsProperty):
+        return algorithm.parameterAsBool(parameters, name, context)
+    return _flag(name, raw)
+
+
+def _read_extent(
+    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> tuple[float, float, float, float]:
+    image = algorithm.parameterAsRasterLayer(parameters, "IMAGE", context)
+    crs = image.crs() if image is not None else context.project().crs()
+    extent = algorithm.parameterAsExtent(parameters, name, context, crs)
+    if extent.isNull() or extent.isEmpty():
+        raise ConfigError(
+            f"{name} is '{parameters[name]}', which cannot be read. Give xmin,xmax,ymin,ymax, with the coordinate "
+            "system behind it where it is not the image's, as in 10.1,10.2,50.3,50.4 [EPSG:4326]."
+        )
+    return extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()
+
+
+def _read_text(
+    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> str:
+    raw = parameters[name]
+    return algorithm.parameterAsString(parameters, name, context) if isinstance(raw, QgsProperty) else str(raw)
+
+
+def _read_file(
+    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> str:
+    return algorithm.parameterAsFile(parameters, name, context)
+
+
+_READERS: dict[str, Reader] = {
+    "raster": _read_raster,
+    "file": _read_file,
+    "folder": _read_file,
+    "integer": _read_number,
+    "number": _read_number,
+    "flag": _read_flag,
+    "choice": _read_text,
+    "text": _read_text,
+    "extent": _read_extent,
+}
+
+_DESTINATIONS: dict[str, Reader] = {
+    "folder_out": lambda algorithm, name, parameters, context: algorithm.parameterAsString(parameters, name, context),
+    "file_out": lambda algorithm, name, parameters, context: algorithm.parameterAsFileOutput(
+        parameters, name, context
+    ),
+    "raster_out": lambda algorithm, name, parameters, context: algorithm.parameterAsOutputLayer(
+        parameters, name, context
+    ),
+    "vector_out": lambda algorithm, name, parameters, context: algorithm.parameterAsOutputLayer(
+        parameters, name, context
+    ),
+}

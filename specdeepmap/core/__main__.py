@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run a job from a file: ``python -m specdeepmap.core job.json [--events]``.
+
+For people, progress and messages go to standard error and the result, as JSON, to standard output. With
+``--events`` everything goes to standard output as one JSON object per line, for a parent process, and a
+closed standard input cancels the job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError
+from specdeepmap.core.jobs import Job, job_from_json
+from specdeepmap.core.progress import EventProgress, Progress, TextProgress
+from specdeepmap.core.run import GRACE_SECONDS
+from specdeepmap.core.staging import remove_staged
+
+CANCELED = 130
+"""Exit code after a cancel, as shells have it for Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job of a file; 0 = done, 1 = an error, 130 = canceled."""
+    parser = argparse.ArgumentParser(prog="python -m specdeepmap.core", description="Run a SpecDeepMap job.")
+    parser.add_argument("job", type=Path, help="the job as JSON, as SpecDeepMap saves it")
+    parser.add_argument("--events", action="store_true", help="speak JSON lines to a parent process")
+    options = parser.parse_args(arguments)
+    from osgeo import gdal
+
+    gdal.UseExceptions()  # this process is ours alone
+    return _run_for_parent(options.job) if options.events else _run_for_person(options.job)
+
+
+def _run_for_person(path: Path) -> int:
+    progress = TextProgress(sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: progress.cancel())
+    try:
+        from specdeepmap.core.tasks import perform
+
+        result = perform(_read_job(path), progress)
+    except (Canceled, KeyboardInterrupt):
+        sys.stderr.write("Canceled.\n")
+        return CANCELED
+    except SpecDeepMapError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _run_for_parent(path: Path) -> int:
+    """Keep the real standard output for events; what libraries print goes to standard error, the log."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    progress = EventProgress(events)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to handle
+    threading.Thread(target=_stop_with_parent, args=(progress,), daemon=True).start()
+    try:
+        from specdeepmap.core.tasks import perform
+
+        result = perform(_read_job(path), progress)
+    except Canceled:
+        progress.send("canceled")
+        return CANCELED
+    except SpecDeepMapError as error:
+        traceback.print_exc()
+        progress.send("error", kind=type(error).__name__, text=str(error))
+        return 1
+    except BaseException as error:
+        traceback.print_exc()
+        progress.send("error", kind="", text=f"{type(error).__name__}: {error}")
+        return 1
+    progress.send("result", values=result.to_json())
+    return 0
+
+
+def _stop_with_parent(progress: EventProgress) -> None:
+    """Wait for the parent to close standard input, then stop: politely, and after a while for good."""
+    while os.read(0, 1024):
+        pass
+    progress.cancel()
+    time.sleep(GRACE_SECONDS)
+    remove_staged(progress.staged_paths)
+    sys.stderr.write("stopped without waiting any longer\n")
+    sys.stderr.flush()
+    if sys.platform != "win32" and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with the loader processes
+    os._exit(CANCELED)
+
+
+def _read_job(path: Path) -> Job:
+    """Read the job file.
+
+    Raises:
+        ConfigError: if it is missing or no job.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The job file {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"The job file {path} is no JSON: {error}.") from error
+    return job_from_json(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

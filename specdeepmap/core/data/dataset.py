@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Datasets: a folder of chips and the tables that say how to learn from them.
+
+Paths in the tables are relative to the table's own folder and use ``/``; where that is impossible
+(another drive) they are absolute.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specdeepmap.core.data.bands import Band
+from specdeepmap.core.data.classes import ClassEntry, ClassTable, color
+from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.scores import write_table
+from specdeepmap.core.data.splits import SPLIT_NAMES
+from specdeepmap.core.errors import DatasetError
+
+CSV_NAMES = {"train": "train_files.csv", "validation": "validation_files.csv", "test": "test_files.csv"}
+SUMMARY_NAME = "Summary_train_val.csv"
+STATISTICS_NAME = "Normalize_Bands.csv"
+INDEX_NAME = "tiles.gpkg"
+
+# Side files and what GDAL, QGIS or an operating system leave in a folder of chips.
+_NO_CHIP = {
+    *(".xml", ".hdr", ".csv", ".json", ".txt", ".qml", ".qmd"),
+    *(".ovr", ".msk", ".gpkg", ".db", ".ini", ".tfw"),
+}
+
+
+@dataclass(frozen=True)
+class ChipPair:
+    """An image chip and its label chip."""
+
+    image: Path
+    label: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the image chip without its extension."""
+        return self.image.stem
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the tables of a dataset folder say.
+
+    Attributes:
+        folder: where the tables lie.
+        chips: the pairs of each set, by name in ``SPLIT_NAMES``; a set may be empty.
+        classes: all classes of the dataset.
+        weights: a training weight per class.
+        scale: divisor of the image values, 1 where none was given.
+        statistics: mean and standard deviation per band; None where none were computed.
+    """
+
+    folder: Path
+    chips: Mapping[str, tuple[ChipPair, ...]]
+    classes: ClassTable
+    weights: tuple[float, ...]
+    scale: float
+    statistics: Normalization | None
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Read a dataset folder.
+
+        Raises:
+            DatasetError: if a table is missing or wrong.
+        """
+        if not folder.is_dir():
+            raise DatasetError(f"DATASET_FOLDER {folder} does not exist.")
+        if not (folder / CSV_NAMES["train"]).is_file():
+            raise DatasetError(
+                f"DATASET_FOLDER {folder} holds no {CSV_NAMES['train']}. Run the Dataset Maker on it first."
+            )
+        classes, weights, scale = read_summary(folder / SUMMARY_NAME)
+        tables = {name: folder / CSV_NAMES[name] for name in SPLIT_NAMES}
+        chips = {name: read_pairs(path) if path.is_file() else () for name, path in tables.items()}
+        path = folder / STATISTICS_NAME
+        statistics = read_statistics(path, scale) if path.is_file() else None
+        return cls(folder, chips, classes, weights, scale, statistics)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of which chip is in which set, to tell whether two runs used the same split."""
+        lines = [f"{name}:{pair.name}" for name in SPLIT_NAMES for pair in self.chips[name]]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def find_pairs(folder: Path) -> list[ChipPair]:
+    """Pair the chips of ``images/`` and ``labels/`` by name, in alphabetical order.
+
+    Raises:
+        DatasetError: if a folder is missing or empty, or a chip has no partner.
+    """
+    images, labels = _chips(folder, "images"), _chips(folder, "labels")
+    for have, lack, kind in ((images, labels, "labels"), (labels, images, "images")):
+        alone = sorted(set(have) - set(lack))
+        if alone:
+            raise DatasetError(
+                f"DATA_FOLDER {folder}: {len(alone)} chip(s) have no partner of the same name in {kind}/, "
+                f"for example {have[alone[0]].name}. Each image chip needs a label chip; run the Raster "
+                "Splitter again, or remove what does not belong there."
+            )
+    return [ChipPair(images[name], labels[name]) for name in sorted(images)]
+
+
+def _chips(folder: Path, kind: str) -> dict[str, Path]:
+    place = folder / kind
+    if not place.is_dir():
+        raise DatasetError(
+            f"DATA_FOLDER {folder} holds no folder {kind}/. Name the folder that the Raster Splitter wrote "
+            "(it holds images/ and labels/)."
+        )
+    found: dict[str, Path] = {}
+    for path in sorted(place.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or path.suffix.lower() in _NO_CHIP:
+            continue
+        if path.stem in found:
+            raise DatasetError(f"{place} holds two chips named {path.stem}; remove one of them.")
+        found[path.stem] = path
+    if not found:
+        raise DatasetError(f"DATA_FOLDER {folder}: {kind}/ holds no chip. Run the Raster Splitter first.")
+    return found
+
+
+def write_pairs(path: Path, pairs: Sequence[ChipPair], folder: Path) -> None:
+    """Write the table of one set; paths are relative to ``folder``, where the table will lie."""
+    rows = [(_relative(pair.image, folder), _relative(pair.label, folder)) for pair in pairs]
+    write_table(path, [("image", "mask"), *rows])
+
+
+def read_pairs(path: Path, parameter: str = "DATASET_FOLDER") -> tuple[ChipPair, ...]:
+    """Read the table of one set.
+
+    Raises:
+        DatasetError: if it is no such table, or a chip that it names does not exist.
+    """
+    rows = _read_rows(path, ("image", "mask"), parameter)
+    pairs = tuple(ChipPair(_resolved(row["image"], path), _resolved(row["mask"], path)) for row in rows)
+    for pair in pairs:
+        for chip in (pair.image, pair.label):
+            if not chip.is_file():
+                raise DatasetError(
+                    f"{parameter}: {path} names the chip {chip}, which does not exist. Was the folder moved "
+                    "without its chips? Run the Dataset Maker again."
+                )
+    return pairs
+
+
+def write_summary(
+    path: Path,
+    classes: ClassTable,
+    counts: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    scale: float | None,
+) -> None:
+    """Write the class summary; ``counts`` are labelled pixels ``(sets, classes)``."""
+    header: list[object] = ["Class ID"]
+    for title in ("Train", "Validation", "Test"):
+        header += [f"{title} Count", f"{title} Percentage"]
+    header += ["Class Train Weight", "Scaler", "Ignored Background : Class Zero", "Class Name", "Class Color"]
+    totals = counts.sum(axis=1)
+    rows: list[Sequence[object]] = [header]
+    for index, entry in enumerate(classes.entries):
+        row: list[object] = [entry.value]
+        for count, total in zip(counts[:, index], totals, strict=True):
+            row += [int(count), f"{100 * count / total if total else 0:.2f}"]
+        scaler = "None" if scale is None else f"{scale:.10g}"
+        rows.append([*row, f"{weights[index]:.6f}", scaler, "Yes", entry.name, entry.color])
+    write_table(path, rows)
+
+
+def read_summary(path: Path) -> tuple[ClassTable, tuple[float, ...], float]:
+    """Read classes, training weights and scaler; names and colours may be missing.
+
+    Raises:
+        DatasetError: if the table is missing or wrong.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path.parent} holds no {path.name}. Run the Dataset Maker on it first.")
+    rows = _read_rows(path, ("Class ID", "Class Train Weight"), "DATASET_FOLDER")
+    if not rows:
+        raise DatasetError(f"{path} names no class. Run the Dataset Maker again.")
+    try:
+        entries = []
+        for index, row in enumerate(sorted(rows, key=lambda row: int(float(row["Class ID"])))):
+            value = int(float(row["Class ID"]))
+            name = row.get("Class Name") or f"class {value}"
+            entries.append((ClassEntry(value, name, row.get("Class Color") or color(index)), row))
+        weights = tuple(float(row["Class Train Weight"] or 0) for _, row in entries)
+        text = (rows[0].get("Scaler") or "").strip()
+        scale = 1.0 if text.lower() in ("", "none", "nan") else float(text)
+    except (ValueError, TypeError) as error:  # TypeError: a row is too short
+        raise DatasetError(f"{path} holds a number that cannot be read: {error}.") from error
+    if scale <= 0:
+        raise DatasetError(f"{path}: the scaler is {scale:g}; it must be greater than 0.")
+    return ClassTable(entries=tuple(entry for entry, _ in entries)), weights, scale
+
+
+def write_statistics(path: Path, normalization: Normalization, bands: Sequence[Band]) -> None:
+    """Write mean and standard deviation of the scaled values of each band."""
+    rows: list[Sequence[object]] = [("Band_Number", "std", "mean", "Band_Name", "Wavelength", "Bad")]
+    for index, band in enumerate(bands):
+        wavelength = "" if band.wavelength_nm is None else f"{band.wavelength_nm:.10g}"
+        statistics = (f"{normalization.std[index]:.17g}", f"{normalization.mean[index]:.17g}")
+        rows.append((index + 1, *statistics, band.name, wavelength, int(normalization.bad[index])))
+    write_table(path, rows)
+
+
+def read_statistics(path: Path, scale: float) -> Normalization:
+    """Read band statistics; the bad flags may be missing.
+
+    Raises:
+        DatasetError: if the table is wrong.
+    """
+    rows = _read_rows(path, ("Band_Number", "std", "mean"), "DATASET_FOLDER")
+    try:
+        return Normalization(
+            scale=scale,
+            mean=tuple(float(row["mean"]) for row in rows),
+            std=tuple(float(row["std"]) for row in rows),
+            bad=tuple((row.get("Bad") or "0").strip() not in ("0", "0.0", "False") for row in rows),
+        )
+    except (ValueError, TypeError) as error:  # TypeError: a row is too short
+        raise DatasetError(f"{path} cannot be used: {error}") from error
+
+
+def _read_rows(path: Path, columns: Sequence[str], parameter: str) -> list[dict[str, str]]:
+    """Read a CSV that has these columns."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or []
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{parameter}: {path} cannot be read as a table: {error}") from error
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise DatasetError(
+            f"{parameter}: {path} lacks the column(s) {', '.join(missing)}. Is it a table of the Dataset "
+            "Maker?"
+        )
+    return rows
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+    except ValueError:  # another drive
+        return path.absolute().as_posix()
+
+
+def _resolved(text: str, table: Path) -> Path:
+    path = Path((text or "").strip().replace("\\", "/"))
+    return path if path.is_absolute() else Path(os.path.normpath(table.absolute().parent / path))

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Label rasters: class values on an image's grid, checked, with names and colours.
+
+Labels are ``(rows, columns)`` of uint8; 0 is unlabelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from osgeo import gdal
+
+from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
+from specdeepmap.core.data.raster import Grid, Raster, bounds_in
+from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
+from specdeepmap.core.progress import Progress
+
+_BLOCK = 1024  # pixels; rows and columns read at once when a whole raster is looked at
+
+
+class LabelRaster:
+    """A label raster seen on an image's grid.
+
+    Args:
+        source: path or GDAL name of the labels.
+        grid: the image's grid; labels on another one are warped to it, nearest neighbour.
+        progress: is told about warping.
+        zero_as: class value that 0 stands for; unlabelled where None.
+        parameter: the parameter's name, for messages.
+
+    Raises:
+        RasterError: if the labels cannot be opened, or share no ground with the image.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        grid: Grid,
+        progress: Progress,
+        zero_as: int | None = None,
+        parameter: str = "LABELS",
+    ) -> None:
+        raster = Raster.open(source)
+        self.name = f"{parameter} {source}"
+        self.grid = grid
+        self._zero_as = zero_as
+        self._nodata = raster.bands[0].nodata
+        self._zero_counts = zero_as is not None and self._nodata == 0
+        if self._zero_counts:
+            self._nodata = None
+            progress.info(f"{self.name}: 0 is the no-data value, and ZERO_AS makes it class {zero_as}.")
+        if len(raster.bands) > 1:
+            progress.warning(f"{self.name} has {len(raster.bands)} bands; the first one is used.")
+        self._names, self._colors = names_and_colors(raster.dataset)
+        self._raster = raster if raster.grid.same_as(grid) else self._on_grid(raster, progress)
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Read class values of a window inside the grid.
+
+        Raises:
+            DatasetError: if a value is no class id.
+        """
+        values, valid = self._raster.read(window)
+        values, valid = values[0], valid[0]
+        if self._zero_counts:
+            valid = valid | (values == 0)
+        used = values[valid]
+        wrong = used[(used < 0) | (used > 255) | (used != np.floor(used))] if used.size else used
+        if wrong.size:
+            raise DatasetError(
+                f"{self.name} holds the value {wrong.flat[0]:g}. Class ids are whole numbers from 0 to 255 "
+                "(0 = unlabelled). Reclassify the raster first, or declare that value as its no-data value."
+            )
+        labels = np.where(valid, values, UNLABELLED).astype(np.uint8)
+        if self._zero_as is not None:
+            if np.any(used == self._zero_as):
+                raise ConfigError(
+                    f"ZERO_AS is {self._zero_as}, but {self.name} already holds a class {self._zero_as}; the "
+                    "two would become one. Choose an id that is free."
+                )
+            labels[valid & (values == 0)] = self._zero_as
+        return labels
+
+    def read_padded(self, window: Window) -> NDArray[np.uint8]:
+        """Read a window that may reach over the border; there it is unlabelled."""
+        inside = window.clipped(self.grid.width, self.grid.height)
+        labels = np.full((window.height, window.width), UNLABELLED, np.uint8)
+        y, x = inside.y - window.y, inside.x - window.x
+        labels[y : y + inside.height, x : x + inside.width] = self.read(inside)
+        return labels
+
+    def values(self, progress: Progress) -> set[int]:
+        """Look at every pixel and give the class values that occur, without 0.
+
+        Raises:
+            DatasetError: if a value is no class id.
+        """
+        found = np.zeros(256, np.bool_)
+        blocks = list(_blocks(self.grid))
+        for index, window in enumerate(blocks):
+            progress.check()
+            found[np.unique(self.read(window))] = True
+            progress.report((index + 1) / len(blocks))
+        return {int(value) for value in np.flatnonzero(found)} - {UNLABELLED}
+
+    def table(self, values: set[int], known: tuple[ClassEntry, ...] = ()) -> ClassTable:
+        """Make the class table of these values.
+
+        Args:
+            values: class values.
+            known: names and colours that win over those in the file; an empty name does not.
+        """
+        names = {**self._names, **{entry.value: entry.name for entry in known if entry.name}}
+        colors = {**self._colors, **{entry.value: entry.color for entry in known}}
+        if self._zero_as is not None and self._zero_as not in names and names.get(0):
+            names[self._zero_as] = names[0]
+        return ClassTable.of(values, names, colors)
+
+    def _on_grid(self, raster: Raster, progress: Progress) -> Raster:
+        """Give the labels on the image's grid, or say why that cannot be."""
+        same_size = (raster.grid.width, raster.grid.height) == (self.grid.width, self.grid.height)
+        if not raster.grid.crs or not self.grid.crs:
+            if same_size and (not raster.grid.crs) == (not self.grid.crs):
+                progress.warning(
+                    f"{self.name} and the image have no coordinate system; as they have the same size, "
+                    "their pixels are taken to lie on each other."
+                )
+                return raster
+            which = "the image" if not self.grid.crs else self.name
+            raise RasterError(
+                f"{which} has no coordinate system, so labels and image cannot be brought together. Assign "
+                "the right one (Raster > Projections > Assign Projection)."
+            )
+        if not self.grid.north_up:
+            raise RasterError(
+                f"{self.name} lies on another grid than the image, and the image's grid is rotated. Warp "
+                "the image to a north-up grid first."
+            )
+        xmin, ymin, xmax, ymax = bounds_in(raster.grid, self.grid.crs)
+        extent = self.grid.extent
+        if xmax <= extent[0] or xmin >= extent[2] or ymax <= extent[1] or ymin >= extent[3]:
+            raise RasterError(
+                f"{self.name} and the image have no common ground: in the image's coordinate system the "
+                f"labels reach from {xmin:.6g}, {ymin:.6g} to {xmax:.6g}, {ymax:.6g}, the image from "
+                f"{extent[0]:.6g}, {extent[1]:.6g} to {extent[2]:.6g}, {extent[3]:.6g}. Are these the right "
+                "layers, and are their coordinate systems right?"
+            )
+        progress.info(
+            f"{self.name} lies on another grid than the image; it is warped to it (nearest neighbour)."
+        )
+        return Raster(self._warped(raster), self.name)
+
+    def _warped(self, raster: Raster) -> gdal.Dataset:
+        """Warp to the image's grid without writing; what lies outside of the labels is NaN."""
+        options = gdal.WarpOptions(
+            format="VRT",
+            outputBounds=self.grid.extent,
+            width=self.grid.width,
+            height=self.grid.height,
+            dstSRS=self.grid.crs,
+            resampleAlg="near",
+            outputType=gdal.GDT_Float64,
+            srcNodata="None" if self._nodata is None else self._nodata,
+            dstNodata="nan",
+            errorThreshold=0,
+        )
+        try:
+            warped = gdal.Warp("", raster.dataset, options=options)
+        except RuntimeError as error:
+            raise RasterError(f"{self.name} cannot be warped to the image's grid: {error}") from error
+        if warped is None:
+            raise RasterError(f"{self.name} cannot be warped to the image's grid: {gdal.GetLastErrorMsg()}")
+        self._source = raster  # the VRT reads from it
+        return warped
+
+
+def _blocks(grid: Grid) -> Iterator[Window]:
+    """Cut a grid into blocks, row by row."""
+    for y in range(0, grid.height, _BLOCK):
+        for x in range(0, grid.width, _BLOCK):
+            yield Window(x, y, _BLOCK, _BLOCK).clipped(grid.width, grid.height)
+
+
+def names_and_colors(dataset: gdal.Dataset) -> tuple[dict[int, str], dict[int, str]]:
+    """Read class names and colours by class value, from a raster's categories and colour table."""
+    dataset.GetMetadata()  # loads the .aux.xml: GDAL 3.6 gives no category names before
+    band = dataset.GetRasterBand(1)
+    names = {value: name for value, name in enumerate(band.GetCategoryNames() or []) if name}
+    colors = {}
+    table = band.GetColorTable()
+    if table is not None:
+        for value in range(table.GetCount()):
+            red, green, blue, _ = table.GetColorEntry(value)
+            colors[value] = f"#{red:02x}{green:02x}{blue:02x}"
+    return names, colors

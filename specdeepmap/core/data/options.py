@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The choices of the data room, by the name that scripts use and the text that dialogs show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One entry of a list of choices."""
+
+    title: str
+
+
+EDGES = {
+    "pad": Choice("Pad with no-data"),
+    "shift": Choice("Shift inside"),
+    "drop": Choice("Drop"),
+}
+
+COMPRESSIONS = {
+    "none": Choice("None"),
+    "lzw": Choice("LZW"),
+    "deflate": Choice("Deflate"),
+    "zstd": Choice("Zstandard"),
+}
+
+SPLITS = {
+    "stratified": Choice("Stratified by class"),
+    "random": Choice("Random"),
+    "given": Choice("As given in tiles.gpkg"),
+}

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rasters: a grid, bands with their meaning, and windows read with the truth about missing pixels.
+
+Arrays are ``(bands, rows, columns)``. A pixel of a band is *valid* where it is finite, not the band's
+no-data value and not masked; no-data is compared in the raster's own numbers, before any scaling.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from osgeo import gdal, gdal_array, osr
+
+from specdeepmap.core.data.bands import Band, read_bands
+from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.errors import RasterError
+
+Extent = tuple[float, float, float, float]
+"""xmin, ymin, xmax, ymax in CRS units."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a raster lie: size, affine transform (GDAL's six numbers), CRS as WKT."""
+
+    width: int
+    height: int
+    transform: tuple[float, ...] = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    crs: str = ""
+
+    def same_as(self, other: Grid, tolerance: float = 0.01) -> bool:
+        """Tell whether two grids put their pixels on the same ground.
+
+        Args:
+            other: the other grid.
+            tolerance: how far corners may lie apart, in pixels.
+        """
+        if (self.width, self.height) != (other.width, other.height) or not self.same_crs(other):
+            return False
+        pixel = max(abs(self.transform[1]), abs(self.transform[2])) or 1.0
+        corners = ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))
+        return all(
+            math.dist(self.ground(*corner), other.ground(*corner)) <= tolerance * pixel for corner in corners
+        )
+
+    def same_crs(self, other: Grid) -> bool:
+        """Tell whether two grids have the same CRS, or both have none."""
+        if not self.crs or not other.crs or self.crs == other.crs:
+            return self.crs == other.crs
+        return bool(spatial_reference(self.crs).IsSame(spatial_reference(other.crs)))
+
+    def ground(self, column: float, row: float) -> tuple[float, float]:
+        """Give the CRS coordinates of a pixel's upper left corner."""
+        a, b, c, d, e, f = self.transform
+        return a + column * b + row * c, d + column * e + row * f
+
+    def cut(self, window: Window) -> Grid:
+        """Give the grid of a window; it may lie partly outside."""
+        x, y = self.ground(window.x, window.y)
+        _, b, c, _, e, f = self.transform
+        return Grid(window.width, window.height, (x, b, c, y, e, f), self.crs)
+
+    @property
+    def north_up(self) -> bool:
+        """Whether rows run along the x axis, top row in the north."""
+        return self.transform[2] == 0 and self.transform[4] == 0 and self.transform[5] < 0
+
+    @property
+    def extent(self) -> Extent:
+        """The bounding box of the grid."""
+        corners = ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))
+        xs, ys = zip(*(self.ground(*corner) for corner in corners), strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def window_of(self, extent: Extent) -> Window:
+        """Give the pixels that an extent touches, clipped to the grid; its size may be 0."""
+        a, b, _, d, _, f = self.transform
+        columns = sorted(((extent[0] - a) / b, (extent[2] - a) / b))
+        rows = sorted(((extent[1] - d) / f, (extent[3] - d) / f))
+        x, y = math.floor(columns[0] + 1e-6), math.floor(rows[0] + 1e-6)
+        window = Window(x, y, math.ceil(columns[1] - 1e-6) - x, math.ceil(rows[1] - 1e-6) - y)
+        return window.clipped(self.width, self.height)
+
+
+class Raster:
+    """A raster opened for reading. Not safe for use by several threads at a time."""
+
+    def __init__(self, dataset: gdal.Dataset, name: str, nodata: float | None = None) -> None:
+        self._dataset = dataset
+        self.name = name
+        projection = dataset.GetProjectionRef() or ""
+        transform = dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
+        self.grid = Grid(dataset.RasterXSize, dataset.RasterYSize, tuple(transform), projection)
+        dataset.GetMetadata()  # loads the .aux.xml, without which class names are not seen
+        self._bands = [dataset.GetRasterBand(index + 1) for index in range(dataset.RasterCount)]
+        if not self._bands:
+            raise RasterError(f"{name} has no band; if it holds several rasters, name one of them.")
+        self.bands: tuple[Band, ...] = read_bands(dataset, nodata)
+        self.type_code: int = gdal.DataTypeUnion(self._bands[0].DataType, self._bands[-1].DataType)
+        for band in self._bands:
+            self.type_code = gdal.DataTypeUnion(self.type_code, band.DataType)
+        if gdal.DataTypeIsComplex(self.type_code):
+            raise RasterError(
+                f"{name} holds complex numbers ({gdal.GetDataTypeName(self.type_code)}). Convert it to "
+                "real numbers first, for example to amplitude."
+            )
+        self.dtype: np.dtype[np.generic] = np.dtype(gdal_array.GDALTypeCodeToNumericTypeCode(self.type_code))
+        masked = gdal.GMF_PER_DATASET | gdal.GMF_ALPHA
+        self._mask = next((band for band in self._bands if band.GetMaskFlags() & masked), None)
+
+    @classmethod
+    def open(cls, source: str | Path, nodata: float | None = None) -> Raster:
+        """Open a raster by any name that GDAL knows.
+
+        Args:
+            source: path or GDAL name.
+            nodata: overrides the no-data value of all bands.
+
+        Raises:
+            RasterError: if GDAL cannot open it, or it holds complex numbers.
+        """
+        name = str(source)
+        try:
+            dataset = gdal.OpenEx(name, gdal.OF_RASTER)
+        except RuntimeError as error:
+            raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
+        if dataset is None:
+            raise RasterError(f"{name} cannot be opened as a raster: {gdal.GetLastErrorMsg()}")
+        return cls(dataset, name, nodata)
+
+    @property
+    def dataset(self) -> gdal.Dataset:
+        """The GDAL dataset, for warping and polygonising."""
+        return self._dataset
+
+    @property
+    def nodata(self) -> float | None:
+        """The no-data value that chips of this raster get: the first that a band declares."""
+        return next((band.nodata for band in self.bands if band.nodata is not None), None)
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask or an alpha band says which pixels are valid."""
+        return self._mask is not None
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Which bands say whether a pixel has data: those not flagged bad, or all if all are."""
+        good = np.array([not band.bad for band in self.bands])
+        return good if good.any() else ~good
+
+    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read a window that lies inside the raster.
+
+        Returns:
+            Values ``(bands, rows, columns)`` in the raster's own number type, and validity of the same
+            shape.
+
+        Raises:
+            RasterError: if the file is damaged.
+        """
+        box = (window.x, window.y, window.width, window.height)
+        try:
+            values = self._dataset.ReadAsArray(*box, buf_type=self.type_code)
+            mask = None if self._mask is None else self._mask.GetMaskBand().ReadAsArray(*box)
+        except RuntimeError as error:
+            raise RasterError(f"{self.name} cannot be read at {window}: {error}") from error
+        if values is None or (self._mask is not None and mask is None):
+            raise RasterError(f"{self.name} cannot be read at {window}: {gdal.GetLastErrorMsg()}")
+        values = values.reshape(len(self.bands), window.height, window.width).astype(self.dtype, copy=False)
+        valid = self.valid(values)
+        if mask is not None:
+            valid &= mask > 0
+        return values, valid
+
+    def read_padded(self, window: Window, mirror: bool) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read a window that may reach over the border.
+
+        Args:
+            window: needs at least one pixel inside the raster.
+            mirror: mirror the pixels beyond the border; otherwise they are no-data (0 where the raster
+                has no no-data value) and not valid.
+
+        Returns:
+            As ``read``.
+        """
+        inside = window.clipped(self.grid.width, self.grid.height)
+        values, valid = self.read(inside)
+        if inside == window:
+            return values, valid
+        pads = (
+            (0, 0),
+            (inside.y - window.y, window.y_end - inside.y_end),
+            (inside.x - window.x, window.x_end - inside.x_end),
+        )
+        if mirror:
+            return np.pad(values, pads, "symmetric"), np.pad(valid, pads, "symmetric")
+        fill = 0 if self.nodata is None else self.nodata
+        return np.pad(values, pads, constant_values=fill), np.pad(valid, pads, constant_values=False)
+
+    def valid(self, values: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Tell which values are data, by finiteness and no-data values, without the mask band."""
+        valid = np.ones(values.shape, np.bool_)
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values)
+        for index, band in enumerate(self.bands):
+            if band.nodata is not None and not math.isnan(band.nodata):
+                valid[index] &= values[index] != band.nodata
+        return valid
+
+
+def bounds_in(grid: Grid, crs: str) -> Extent:
+    """Give a grid's bounding box in another CRS.
+
+    Raises:
+        RasterError: if one cannot be transformed into the other.
+    """
+    if grid.crs == crs or not crs or not grid.crs:
+        return grid.extent
+    try:
+        transformation = osr.CoordinateTransformation(spatial_reference(grid.crs), spatial_reference(crs))
+        xmin, ymin, xmax, ymax = transformation.TransformBounds(*grid.extent, 21)
+    except (RuntimeError, TypeError) as error:
+        raise RasterError(f"The coordinate systems cannot be transformed into each other: {error}") from error
+    return xmin, ymin, xmax, ymax
+
+
+def spatial_reference(wkt: str) -> osr.SpatialReference:
+    """Make a spatial reference of WKT, with x (east) always before y (north)."""
+    reference = osr.SpatialReference()
+    reference.ImportFromWkt(wkt)
+    reference.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    return reference

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tile index ``tiles.gpkg``: one polygon per chip, to look at and to edit in QGIS."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from osgeo import gdal, ogr, osr
+
+from specdeepmap.core.data.raster import Grid, spatial_reference
+from specdeepmap.core.errors import DatasetError, RasterError
+
+LAYER = "tiles"
+_FIELDS = (
+    ("name", ogr.OFTString),
+    ("source", ogr.OFTString),
+    ("col", ogr.OFTInteger),
+    ("row", ogr.OFTInteger),
+    ("coverage", ogr.OFTReal),
+    ("dominant", ogr.OFTInteger),
+    ("split", ogr.OFTString),
+)
+
+
+@dataclass(frozen=True)
+class TileRecord:
+    """A row of the index.
+
+    Attributes:
+        name: of the chip, without extension.
+        source: stem of the image that it was cut from.
+        col, row: offsets in the source image, in pixels.
+        coverage: labelled share of the chip, in percent.
+        dominant: class value of most labelled pixels; 0 where none is labelled.
+        grid: of the chip.
+    """
+
+    name: str
+    source: str
+    col: int
+    row: int
+    coverage: float
+    dominant: int
+    grid: Grid
+
+
+def write_index(path: Path, records: Iterable[TileRecord], earlier: Path | None, source: str) -> None:
+    """Write the index, keeping the rows that an earlier one has of other sources.
+
+    Args:
+        path: the file to write.
+        records: rows to add; the first one's CRS becomes that of a new index.
+        earlier: an index to start from.
+        source: the source whose rows in the earlier index are replaced.
+
+    Raises:
+        RasterError: if it cannot be written.
+    """
+    records = list(records)
+    try:
+        if earlier is not None:
+            shutil.copyfile(earlier, path)
+            dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
+            layer = _layer(dataset, earlier)
+            quoted = source.replace("'", "''")
+            dataset.ExecuteSQL(f"DELETE FROM {LAYER} WHERE source = '{quoted}'")  # noqa: S608 - quoted above
+        else:
+            dataset = ogr.GetDriverByName("GPKG").CreateDataSource(str(path))
+            crs = records[0].grid.crs if records else ""
+            layer = dataset.CreateLayer(LAYER, spatial_reference(crs) if crs else None, ogr.wkbPolygon)
+            for name, kind in _FIELDS:
+                layer.CreateField(ogr.FieldDefn(name, kind))
+        gdal.ErrorReset()
+        layer.StartTransaction()
+        for record in records:
+            _add(layer, record)
+        layer.CommitTransaction()
+        del layer, dataset  # closing writes, too
+        if gdal.GetLastErrorType() >= gdal.CE_Failure:
+            raise RuntimeError(gdal.GetLastErrorMsg())
+    except (RuntimeError, OSError, AttributeError) as error:  # AttributeError: GDAL gave None
+        raise RasterError(f"{path.parent} cannot be written: {gdal.GetLastErrorMsg() or error}") from error
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Read the field ``split`` of each chip, by name; empty where it has none.
+
+    Raises:
+        DatasetError: if it is no tile index.
+    """
+    try:
+        dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR)
+    except RuntimeError as error:
+        raise DatasetError(f"{path} cannot be opened: {error}") from error
+    layer = _layer(dataset, path)
+    return {feature.GetField("name"): (feature.GetField("split") or "").strip() for feature in layer}
+
+
+def write_splits(path: Path, splits: Mapping[str, str]) -> None:
+    """Fill in the field ``split`` in place, in one transaction; chips that are not named get none.
+
+    Raises:
+        RasterError: if the file cannot be changed, for example because another program holds it.
+    """
+    try:
+        dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
+        layer = _layer(dataset, path)
+        layer.StartTransaction()
+        for feature in layer:
+            feature.SetField("split", splits.get(feature.GetField("name"), ""))
+            if layer.SetFeature(feature) != 0:
+                layer.RollbackTransaction()
+                raise RasterError(f"{path} cannot be changed: {gdal.GetLastErrorMsg()}")
+        layer.CommitTransaction()
+        del layer, dataset
+    except RuntimeError as error:
+        raise RasterError(f"{path} cannot be changed: {error}") from error
+
+
+def _layer(dataset: gdal.Dataset | None, path: Path) -> ogr.Layer:
+    layer = None if dataset is None else dataset.GetLayerByName(LAYER)
+    if layer is None:
+        raise DatasetError(f"{path} is no tile index of the Raster Splitter: it has no layer '{LAYER}'.")
+    definition = layer.GetLayerDefn()
+    names = {definition.GetFieldDefn(index).GetName() for index in range(definition.GetFieldCount())}
+    missing = [name for name, _ in _FIELDS if name not in names]
+    if missing:
+        raise DatasetError(f"{path} is no tile index of the Raster Splitter: it lacks {', '.join(missing)}.")
+    return layer
+
+
+def _add(layer: ogr.Layer, record: TileRecord) -> None:
+    feature = ogr.Feature(layer.GetLayerDefn())
+    for name in ("name", "source", "col", "row", "coverage", "dominant"):
+        feature.SetField(name, getattr(record, name))
+    feature.SetField("split", "")
+    feature.SetGeometry(_polygon(record.grid, layer.GetSpatialRef()))
+    layer.CreateFeature(feature)
+
+
+def _polygon(grid: Grid, crs: osr.SpatialReference | None) -> ogr.Geometry:
+    ring = ogr.Geometry(ogr.wkbLinearRing)
+    corners: Sequence[tuple[int, int]] = (
+        (0, 0),
+        (grid.width, 0),
+        (grid.width, grid.height),
+        (0, grid.height),
+        (0, 0),
+    )
+    for corner in corners:
+        ring.AddPoint_2D(*grid.ground(*corner))
+    polygon = ogr.Geometry(ogr.wkbPolygon)
+    polygon.AddGeometry(ring)
+    if crs is not None and grid.crs:
+        own = spatial_reference(grid.crs)
+        if not own.IsSame(crs):
+            crs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+            polygon.Transform(osr.CoordinateTransformation(own, crs))
+    return polygon

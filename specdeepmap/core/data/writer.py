@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writing GeoTIFFs: chips in one piece, maps window by window.
+
+A write is believed only after the file was closed without a complaint: a full disk shows up there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from osgeo import gdal, gdal_array
+
+from specdeepmap.core.data.bands import Band, write_bands
+from specdeepmap.core.data.classes import UNLABELLED, ClassTable
+from specdeepmap.core.data.raster import Grid
+from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.errors import RasterError
+
+
+class GeoTiff:
+    """A GeoTIFF being written. Use it in a ``with`` statement; it is whole after it.
+
+    Args:
+        path: the file; it is overwritten.
+        grid: size and place.
+        count: number of bands.
+        dtype: number type.
+        nodata: no-data value of all bands.
+        options: GDAL creation options, ``NAME=value``.
+
+    Raises:
+        RasterError: if it cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        count: int,
+        dtype: np.dtype[np.generic] | type[np.generic],
+        nodata: float | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.path = path
+        dtype = np.dtype(dtype)
+        code = gdal_array.NumericTypeCodeToGDALTypeCode(dtype.type)
+        gdal.ErrorReset()
+        try:
+            # Otherwise the last of four Byte bands would become an alpha band.
+            self._dataset = gdal.GetDriverByName("GTiff").Create(
+                str(path), grid.width, grid.height, count, code, options=["ALPHA=NO", *options]
+            )
+        except RuntimeError as error:
+            raise self._failed(str(error)) from error
+        if self._dataset is None:
+            raise self._failed(gdal.GetLastErrorMsg())
+        if grid.crs:
+            self._dataset.SetProjection(grid.crs)
+        if grid.transform != Grid(1, 1).transform:
+            self._dataset.SetGeoTransform(grid.transform)
+        if nodata is not None:
+            own = nodata if dtype.kind == "f" else int(nodata)  # a 64-bit band takes no float
+            self._dataset.GetRasterBand(1).SetNoDataValue(own)  # GeoTIFF keeps one for all bands
+
+    def __enter__(self) -> GeoTiff:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._dataset = None
+
+    def describe(self, bands: tuple[Band, ...]) -> None:
+        """Write what is known of the bands."""
+        write_bands(self._dataset, bands)
+
+    def classify(self, classes: ClassTable) -> None:
+        """Write class names and colours to the first band."""
+        band = self._dataset.GetRasterBand(1)
+        table = gdal.ColorTable()
+        table.SetColorEntry(UNLABELLED, (0, 0, 0, 0))
+        for entry in classes.entries:
+            table.SetColorEntry(entry.value, (*entry.rgb, 255))
+        band.SetColorTable(table)
+        band.SetColorInterpretation(gdal.GCI_PaletteIndex)
+        band.SetCategoryNames(classes.category_names())
+
+    def write(self, values: NDArray[np.generic], window: Window | None = None) -> None:
+        """Write ``(bands, rows, columns)`` at a window, by default from the upper left corner on."""
+        x, y = (window.x, window.y) if window else (0, 0)
+        self._checked(lambda: self._dataset.WriteArray(np.ascontiguousarray(values), x, y))
+
+    def write_mask(self, valid: NDArray[np.bool_]) -> None:
+        """Write a mask inside the file for all bands: ``(rows, columns)``, True = data."""
+        gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", "YES")
+        try:
+            self._checked(lambda: self._dataset.CreateMaskBand(gdal.GMF_PER_DATASET))
+        finally:
+            gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", None)
+        mask = self._dataset.GetRasterBand(1).GetMaskBand()
+        self._checked(lambda: mask.WriteArray(valid.astype(np.uint8) * 255))
+
+    def close(self, overviews: tuple[int, ...] = ()) -> None:
+        """Write what is left; overviews take the nearest pixel, since classes cannot be averaged."""
+        dataset, self._dataset = self._dataset, None
+        if dataset is None:
+            return
+        gdal.ErrorReset()
+        try:
+            if overviews:
+                dataset.BuildOverviews("NEAREST", list(overviews))
+            dataset.FlushCache()
+            del dataset
+        except RuntimeError as error:
+            raise self._failed(str(error)) from error
+        if gdal.GetLastErrorType() >= gdal.CE_Failure:
+            raise self._failed(gdal.GetLastErrorMsg())
+
+    def _checked(self, call: object) -> None:
+        gdal.ErrorReset()
+        try:
+            answer = call()  # type: ignore[operator]
+        except RuntimeError as error:
+            raise self._failed(str(error)) from error
+        if answer not in (None, 0) or gdal.GetLastErrorType() >= gdal.CE_Failure:
+            raise self._failed(gdal.GetLastErrorMsg())
+
+    def _failed(self, reason: str) -> RasterError:
+        return RasterError(
+            f"{self.path.parent} cannot be written: {reason or 'unknown reason'}. Is the disk full, or the "
+            "folder write-protected? Free some space or choose another folder."
+        )
+
+
+def overview_levels(grid: Grid) -> tuple[int, ...]:
+    """Give the overview factors that bring a raster down to about 256 pixels."""
+    levels = []
+    factor = 2
+    while max(grid.width, grid.height) / factor >= 256:
+        levels.append(factor)
+        factor *= 2
+    return tuple(levels)
+
+
+def write_class_chip(
+    path: Path, labels: NDArray[np.uint8], grid: Grid, classes: ClassTable, options: tuple[str, ...] = ()
+) -> None:
+    """Write class values ``(rows, columns)`` as a Byte GeoTIFF with names, colours and no-data 0."""
+    with GeoTiff(path, grid, 1, np.uint8, UNLABELLED, options) as tif:
+        tif.classify(classes)
+        tif.write(labels[None])

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A segmentation network for chips of any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Network(nn.Module):
+    """A network that takes chips of any size: padded to its stride, cropped back.
+
+    Args:
+        model: a model of segmentation-models-pytorch.
+        stride: what its input sizes must be a multiple of.
+    """
+
+    def __init__(self, model: Any, stride: int) -> None:
+        super().__init__()
+        self.model = model
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images ``(N, C, H, W)`` into logits ``(N, K, H, W)``."""
+        height, width = images.shape[-2:]
+        right, below = -width % self.stride, -height % self.stride
+        if right or below:
+            images = functional.pad(images, (0, right, 0, below), mode="replicate")
+        logits: Tensor = self.model(images)
+        return logits[..., :height, :width]
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone."""
+        encoder: nn.Module = self.model.encoder
+        return encoder
+
+    def freeze_encoder(self, first_layer: bool) -> None:
+        """Stop training the backbone, its running statistics included.
+
+        Args:
+            first_layer: freeze the first layer, too; not where it was adapted to another band count.
+        """
+        self.model.freeze_encoder()
+        if not first_layer:
+            for parameter in first_convolution(self.encoder).parameters():
+                parameter.requires_grad_(True)
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Count the parameters: all, and those that are trained."""
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def first_convolution(encoder: nn.Module) -> nn.Conv2d:
+    """Give the layer that sees the bands."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            return module
+    raise TypeError(f"{type(encoder).__name__} has no convolution")
+
+
+def spread_over_bands(weight: Tensor, bands: int) -> Tensor:
+    """Give a first layer's weight ``(out, in, k, k)`` another number of bands.
+
+    The input filters are repeated in order and scaled so that the layer's output keeps its size, as
+    segmentation-models-pytorch does.
+    """
+    known = weight.shape[1]
+    order = torch.arange(bands) % known
+    return weight[:, order] * (known / bands)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Optimisers, schedules, precisions and devices. Builders import torch inside, so that dialogs need none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specdeepmap.core.data.options import Choice
+from specdeepmap.core.errors import ConfigError, DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+WARM_UP_SHARE = 0.05
+"""Share of all steps in which the cosine schedule rises to the full rate."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimiser and how to build it from parameters, learning rate and weight decay."""
+
+    title: str
+    build: Callable[[Iterable[Any], float, float], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule and how to build it from the optimiser and the number of steps."""
+
+    title: str
+    interval: str
+    build: Callable[[torch.optim.Optimizer, int], Any]
+
+
+def _adam(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+
+
+def _adamw(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+
+
+def _sgd(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9)
+
+
+def cosine_factor(step: int, steps: int) -> float:
+    """Give the share of the learning rate at a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
+    warm_up = max(round(WARM_UP_SHARE * steps), 1)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    done = (step - warm_up) / max(steps - warm_up, 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _cosine(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    import torch
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_factor(step, steps))
+
+
+def _plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    import torch
+
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=5)
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    import torch
+
+    rate = optimizer.param_groups[0]["lr"]
+    # One step more than there are: Lightning asks for the rate after the last one, too.
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1)
+
+
+def _constant(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    import torch
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+
+OPTIMIZERS = {
+    "adam": Optimizer("Adam", _adam),
+    "adamw": Optimizer("AdamW", _adamw),
+    "sgd": Optimizer("SGD with momentum", _sgd),
+}
+
+SCHEDULERS = {
+    "cosine": Schedule("Cosine with warm-up", "step", _cosine),
+    "plateau": Schedule("Reduce on plateau", "epoch", _plateau),
+    "one_cycle": Schedule("One cycle", "step", _one_cycle),
+    "constant": Schedule("Constant", "step", _constant),
+}
+
+PRECISIONS = {
+    "auto": Choice("Automatic"),
+    "float32": Choice("float32"),
+    "bfloat16": Choice("bfloat16 (mixed)"),
+    "float16": Choice("float16 (mixed, GPU only)"),
+}
+
+DEVICES = {
+    "auto": Choice("Automatic"),
+    "cpu": Choice("Processor (CPU)"),
+    "gpu": Choice("Graphics card (GPU)"),
+}
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn auto, cpu or gpu into a torch device.
+
+    Raises:
+        DeviceError: if ``gpu`` is wanted and there is none.
+    """
+    import torch
+
+    if device != "cpu":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        if device == "gpu":
+            raise DeviceError(
+                "DEVICE is gpu, but PyTorch finds no GPU on this computer (neither CUDA nor Apple MPS). "
+                "Set DEVICE to auto or cpu, or install a PyTorch that fits the GPU's driver."
+            )
+    return torch.device("cpu")
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Turn a PRECISION into one that the device has: float32, bfloat16 or float16.
+
+    Raises:
+        ConfigError: if float16 is wanted on the processor.
+    """
+    import torch
+
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError(
+            "PRECISION is float16, which needs a GPU; this run is on the processor. Take auto or bfloat16."
+        )
+    return precision

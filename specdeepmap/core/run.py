@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run a job: in a child Python, so that QGIS never imports torch and never freezes.
+
+The child is started as ``python -X utf8 -u -m specdeepmap.core job.json --events`` and speaks JSON, one event
+per line. Closing its standard input cancels it; the same happens when the parent dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from specdeepmap.core.environment import TORCH_MODULES, advice, child_environ, find_python
+from specdeepmap.core.errors import ERRORS, Canceled, ChildError, EnvironmentMissingError, SpecDeepMapError
+from specdeepmap.core.jobs import Job, Result
+from specdeepmap.core.progress import Progress
+from specdeepmap.core.staging import remove_staged
+
+GRACE_SECONDS = 1.5
+"""How long a canceled child may take to stop by itself."""
+
+_POLL_SECONDS = 0.1
+
+
+def run(job: Job, progress: Progress) -> Result:
+    """Run a job to its end.
+
+    Raises:
+        Canceled: if the progress was canceled.
+        SpecDeepMapError: whatever the job met, with a message for the user.
+    """
+    python = find_job_python(job)
+    if python is None:
+        return run_here(job, progress)
+    child = Child(job, python)
+    try:
+        return child.result(progress, until_exit=True)
+    finally:
+        child.stop()
+
+
+def find_job_python(job: Job) -> Path | None:
+    """Find the interpreter for a job; None where a torch-free job can run in this one.
+
+    Raises:
+        EnvironmentMissingError: if no interpreter has the modules.
+    """
+    search = find_python(job.modules)
+    if search.python is not None:
+        return search.python
+    torch_free = not set(job.modules) & set(TORCH_MODULES) - {"osgeo", "numpy", "pandas"}
+    if torch_free and all(find_spec(name) is not None for name in job.modules):
+        return None
+    raise EnvironmentMissingError(advice(search))
+
+
+def run_here(job: Job, progress: Progress) -> Result:
+    """Run a job in this process."""
+    from specdeepmap.core.tasks import perform
+
+    return perform(job, progress)
+
+
+class Child:
+    """A child Python that works on a job.
+
+    Args:
+        job: what to do.
+        python: the interpreter.
+    """
+
+    def __init__(self, job: Job, python: Path) -> None:
+        self.kind = type(job)
+        self._folder = Path(tempfile.mkdtemp(prefix="specdeepmap-"))
+        self.log = self._folder / "log.txt"
+        self._staged: list[Path] = []
+        job_file = self._folder / "job.json"
+        job.save(job_file)
+        command = [str(python), "-X", "utf8", "-u", "-m", "specdeepmap.core", str(job_file), "--events"]
+        own_group: dict[str, Any] = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+            if sys.platform == "win32"
+            else {"start_new_session": True}
+        )
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=child_environ(),
+                cwd=Path.home() if Path.home().is_dir() else None,
+                **own_group,
+            )
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child still runs."""
+        return self._process.poll() is None
+
+    def result(self, progress: Progress, until_exit: bool) -> Result:
+        """Pass the child's reports on until its result is there.
+
+        Args:
+            progress: hears all reports; asked for cancel ten times a second, also while the child is silent.
+            until_exit: wait for the child to end, too; otherwise it runs on.
+
+        Raises:
+            Canceled: if the progress was canceled; the child is stopped then.
+            SpecDeepMapError: what the child reported, or that it died.
+        """
+        result: Result | None = None
+        for event in self._reports(progress):
+            kind = event.get("event")
+            if kind == "progress":
+                progress.report(event["share"], event["text"])
+            elif kind == "info":
+                progress.info(event["text"])
+            elif kind == "warning":
+                progress.warning(event["text"])
+            elif kind == "staged":
+                self._staged.append(Path(event["path"]))
+            elif kind == "result":
+                result = self.kind.result.from_json(event["values"])
+                if not until_exit:
+                    return result
+            elif kind == "canceled":
+                raise Canceled("canceled")
+            elif kind == "error":
+                raise self._error(event)
+        code = self._process.wait()
+        if result is None or code != 0:
+            raise ChildError(self._death(code))
+        return result
+
+    def stop(self) -> None:
+        """Ask the child to stop, make it, and tidy up; harmless when it has ended."""
+        if self._process.stdin is not None:
+            try:
+                self._process.stdin.close()
+            except OSError:  # it is gone already
+                pass
+        try:
+            self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        if self._process.returncode == 0:
+            _remove_folder(self._folder)
+        else:
+            remove_staged(self._staged)
+
+    def _reports(self, progress: Progress) -> Iterator[dict[str, Any]]:
+        """Yield events until the child closes its output."""
+        while True:
+            progress.check()
+            try:
+                event = self._events.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if event is None:
+                return
+            yield event
+
+    def _listen(self) -> None:
+        """Put the child's events into the queue; ``None`` when it says no more."""
+        output = self._process.stdout
+        if output is not None:
+            for line in output:
+                try:
+                    self._events.put(json.loads(line))
+                except ValueError:  # not ours; the log has what libraries say
+                    continue
+        self._events.put(None)
+
+    def _error(self, event: dict[str, Any]) -> SpecDeepMapError:
+        kind = event.get("kind", "")
+        if kind in ERRORS:
+            return ERRORS[kind](event["text"])
+        return ChildError(f"Something went wrong that should not ({event['text']}). Details: {self.log}")
+
+    def _death(self, code: int) -> str:
+        """Say how a child ended that gave no result."""
+        if code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = f"signal {-code}"
+            hint = " This is often out of memory: try a smaller batch size." if name in _MEMORY_SIGNALS else ""
+            return f"The working process was ended by the system ({name}).{hint} Log: {self.log}"
+        return f"The working process ended without a result (exit code {code}). Log: {self.log}"
+
+    def _kill(self) -> None:
+        """End the child and the processes that it started."""
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(self._process.pid, number)
+                except ProcessLookupError:
+                    break
+                deadline = time.monotonic() + 0.3
+                while self.alive and time.monotonic() < deadline:
+                    time.sleep(0.02)
+        self._process.wait()
+
+
+_MEMORY_SIGNALS = ("SIGKILL", "SIGBUS")
+
+
+def _remove_folder(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_while(condition: Callable[[], bool], progress: Progress, seconds: float = float("inf")) -> None:
+    """Wait as long as a condition holds, at most some seconds, listening for cancel."""
+    deadline = time.monotonic() + seconds
+    while condition() and time.monotonic() < deadline:
+        progress.check()
+        time.sleep(_POLL_SECONDS)
