@@ -35,9 +35,7 @@ BASEMENT = ("errors", "environment", "progress", "record", "staging")
 ROOMS = (("", *BASEMENT), ("data",), ("learn",), ("jobs",), ("tasks",), ("run",), ("__main__",))
 """The rooms of ``specdeepmap.core``, by the names in it; each imports from itself and those before it."""
 
-TABLES = tuple(
-    f"specdeepmap.core.learn.{name}" for name in ("architectures", "augmentations", "options", "weights")
-)
+TABLES = tuple(f"specdeepmap.core.learn.{name}" for name in ("architectures", "augmentations", "options", "weights"))
 """The modules of the learning room that a dialog reads its options from."""
 
 

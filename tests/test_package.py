@@ -118,9 +118,7 @@ def test_link_never_replaces_an_installed_plugin(checkout: Path, tmp_path: Path)
         ("linux", {"HOME": "home", "QGIS_CUSTOM_CONFIG_PATH": "own"}, "own/profiles/default"),
     ],
 )
-def test_default_profile_lies_where_qgis_keeps_it(
-    platform: str, environ: dict[str, str], expected: str
-) -> None:
+def test_default_profile_lies_where_qgis_keeps_it(platform: str, environ: dict[str, str], expected: str) -> None:
     assert package.default_profile(environ, platform) == Path(expected)
 
 

@@ -153,7 +153,8 @@ class Algorithm(QgsProcessingAlgorithm):
 
 def outputs(result: Result) -> dict[str, Any]:
     """Turn a result into what Processing hands on: upper-case names, plain values, nothing that is not there."""
-    values = {name.upper(): value for name, value in result.to_json().items()}
+    declared = {field.name for field in dataclasses.fields(result) if spec_of(field) is not None}
+    values = {name.upper(): value for name, value in result.to_json().items() if name in declared}
     return {
         name: value
         for name, value in values.items()

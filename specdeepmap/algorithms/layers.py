@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from qgis.core import (
@@ -56,31 +55,30 @@ def class_entries(layer: QgsRasterLayer) -> tuple[ClassEntry, ...]:
 
 
 class ClassStyle(QgsProcessingLayerPostProcessorInterface):
-    """Show a class map, or polygons of one, with the names and colours of the map.
+    """Show a class map, or polygons of one, with the names and colours of the classes.
 
     Args:
-        class_map: the raster that has them.
+        entries: the classes.
     """
 
     _alive: ClassVar[list[ClassStyle]] = []  # QGIS keeps no reference
 
-    def __init__(self, class_map: Path) -> None:
+    def __init__(self, entries: tuple[ClassEntry, ...]) -> None:
         super().__init__()
-        self._class_map = class_map
+        self._entries = entries
         self._alive.append(self)
 
     def postProcessLayer(
         self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> None:
         """Style the layer that was just loaded."""
-        entries = _classes_of(self._class_map)
         if isinstance(layer, QgsRasterLayer):
             classes = [
-                QgsPalettedRasterRenderer.Class(entry.value, QColor(entry.color), entry.name) for entry in entries
+                QgsPalettedRasterRenderer.Class(entry.value, QColor(entry.color), entry.name) for entry in self._entries
             ]
             layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), 1, classes))
         elif isinstance(layer, QgsVectorLayer):
-            layer.setRenderer(QgsCategorizedSymbolRenderer("class_id", [_category(entry) for entry in entries]))
+            layer.setRenderer(QgsCategorizedSymbolRenderer("class_id", [_category(entry) for entry in self._entries]))
         layer.triggerRepaint()
 
 
@@ -96,25 +94,6 @@ def load_layer(context: QgsProcessingContext, path: str, name: str, output: str)
         context.addLayerToLoadOnCompletion(
             path, QgsProcessingContext.LayerDetails(name, context.project(), output)
         )
-
-
-def _classes_of(class_map: Path) -> list[ClassEntry]:
-    """Read names and colours of a class map of ours."""
-    from osgeo import gdal
-
-    dataset = gdal.Open(str(class_map))
-    if dataset is None:
-        return []
-    dataset.GetMetadata()  # loads the .aux.xml, which has the names
-    band = dataset.GetRasterBand(1)
-    table = band.GetColorTable()
-    if table is None:
-        return []
-    return [
-        ClassEntry(value, name, QColor(*table.GetColorEntry(value)[:3]).name())
-        for value, name in enumerate(band.GetCategoryNames() or [])
-        if name and value != UNLABELLED
-    ]
 
 
 def _category(entry: ClassEntry) -> QgsRendererCategory:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qgis.core import QgsProcessingContext
 
 from specdeepmap.algorithms.base import Algorithm
@@ -28,4 +26,4 @@ class Mapper(Algorithm):
         """Show map and polygons in the colours of the classes."""
         for path in (result.output, result.vector):
             if path is not None:
-                load_with(context, str(path), ClassStyle(Path(result.output)))
+                load_with(context, str(path), ClassStyle(result.classes))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError
 from specdeepmap.core.jobs import Job, job_from_json
-from specdeepmap.core.progress import EventProgress, Progress, TextProgress
+from specdeepmap.core.progress import EventProgress, TextProgress
 from specdeepmap.core.run import GRACE_SECONDS
 from specdeepmap.core.staging import remove_staged
 

@@ -608,6 +608,8 @@ class PredictResult(Result):
     scores_csv: Path | None = made("file", "Score table")
     mean_iou: float | None = made("number", "Mean IoU")
     overall_accuracy: float | None = made("number", "Overall accuracy")
+    classes: tuple[ClassEntry, ...] = ()
+    """Names and colours to show the map with; no output of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ per line. Closing its standard input cancels it; the same happens when the paren
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,11 +90,9 @@ class Child:
         job_file = self._folder / "job.json"
         job.save(job_file)
         command = [str(python), "-X", "utf8", "-u", "-m", "specdeepmap.core", str(job_file), "--events"]
-        own_group: dict[str, Any] = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-            if sys.platform == "win32"
-            else {"start_new_session": True}
-        )
+        own_group: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
@@ -104,7 +104,8 @@ class Child:
                 **own_group,
             )
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     @property
     def alive(self) -> bool:
@@ -149,16 +150,17 @@ class Child:
     def stop(self) -> None:
         """Ask the child to stop, make it, and tidy up; harmless when it has ended."""
         if self._process.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):  # it is gone already
                 self._process.stdin.close()
-            except OSError:  # it is gone already
-                pass
         try:
             self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._kill()
+        self._listener.join(GRACE_SECONDS)
+        if self._process.stdout is not None and not self._listener.is_alive():
+            self._process.stdout.close()
         if self._process.returncode == 0:
-            _remove_folder(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
         else:
             remove_staged(self._staged)
 
@@ -219,12 +221,6 @@ class Child:
 
 
 _MEMORY_SIGNALS = ("SIGKILL", "SIGBUS")
-
-
-def _remove_folder(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_while(condition: Callable[[], bool], progress: Progress, seconds: float = float("inf")) -> None:

@@ -91,9 +91,7 @@ def test_this_python_finds_itself() -> None:
         ("win32", {"USERPROFILE": "me"}, "me/AppData/Roaming/QGIS/QGIS3"),
     ],
 )
-def test_environment_lies_in_the_user_data_of_qgis(
-    platform: str, environ: dict[str, str], expected: str
-) -> None:
+def test_environment_lies_in_the_user_data_of_qgis(platform: str, environ: dict[str, str], expected: str) -> None:
     assert profile_environment(environ, platform) == Path(expected, "specdeepmap", "environment")
 
 
@@ -179,9 +177,7 @@ def test_find_python_asks_the_named_interpreter(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_advice_names_what_is_missing_where_and_the_command() -> None:
-    text = advice(
-        Search(None, ((Path("/a b/python"), ("torch", "timm")), (Path("/gone"), ("No such file",))))
-    )
+    text = advice(Search(None, ((Path("/a b/python"), ("torch", "timm")), (Path("/gone"), ("No such file",)))))
     for part in ("/a b/python", "torch, timm", "/gone", "No such file", VARIABLE, str(own_python())):
         assert part in text
     assert f'"{Path(environment.__file__).resolve()}"' in text
@@ -236,8 +232,6 @@ def test_command_says_what_failed(
 ) -> None:
     assert environment.main([str(tmp_path / "made"), str(tmp_path / "none.txt")]) == 1
     assert str(tmp_path / "made") in capsys.readouterr().err
-    monkeypatch.setattr(
-        environment, "make_environment", lambda folder, requirements, python: folder / "python"
-    )
+    monkeypatch.setattr(environment, "make_environment", lambda folder, requirements, python: folder / "python")
     assert environment.main([str(tmp_path / "made")]) == 0
     assert str(tmp_path / "made" / "python") in capsys.readouterr().out

@@ -124,8 +124,9 @@ class Raster:
             RasterError: if GDAL cannot open it, or it holds complex numbers.
         """
         name = str(source)
+        gdal.ErrorReset()
         try:
-            dataset = gdal.OpenEx(name, gdal.OF_RASTER)
+            dataset = gdal.OpenEx(name, gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR)
         except RuntimeError as error:
             raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
         if dataset is None:
@@ -182,23 +183,29 @@ class Raster:
 
         Args:
             window: needs at least one pixel inside the raster.
-            mirror: mirror the pixels beyond the border; otherwise they are no-data (0 where the raster
-                has no no-data value) and not valid.
+            mirror: the raster is mirrored at its borders, as often as needed; otherwise pixels beyond them
+                are no-data (0 where the raster has no no-data value) and not valid.
 
         Returns:
             As ``read``.
         """
         inside = window.clipped(self.grid.width, self.grid.height)
-        values, valid = self.read(inside)
         if inside == window:
-            return values, valid
+            return self.read(window)
+        if mirror:
+            columns = _mirrored(window.x, window.x_end, self.grid.width)
+            rows = _mirrored(window.y, window.y_end, self.grid.height)
+            x, y = int(columns.min()), int(rows.min())
+            seen = Window(x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y)
+            values, valid = self.read(seen)
+            pick = (slice(None), (rows - y)[:, None], columns - x)
+            return values[pick], valid[pick]
+        values, valid = self.read(inside)
         pads = (
             (0, 0),
             (inside.y - window.y, window.y_end - inside.y_end),
             (inside.x - window.x, window.x_end - inside.x_end),
         )
-        if mirror:
-            return np.pad(values, pads, "symmetric"), np.pad(valid, pads, "symmetric")
         fill = 0 if self.nodata is None else self.nodata
         return np.pad(values, pads, constant_values=fill), np.pad(valid, pads, constant_values=False)
 
@@ -211,6 +218,12 @@ class Raster:
             if band.nodata is not None and not math.isnan(band.nodata):
                 valid[index] &= values[index] != band.nodata
         return valid
+
+
+def _mirrored(start: int, end: int, size: int) -> NDArray[np.intp]:
+    """Give the pixel seen at each position of an axis that is mirrored at both borders."""
+    positions = np.arange(start, end) % (2 * size)
+    return np.minimum(positions, 2 * size - 1 - positions)
 
 
 def bounds_in(grid: Grid, crs: str) -> Extent:

@@ -96,7 +96,7 @@ def leaks(extents: Sequence[Extent], assignment: Assignment, tolerance: float = 
     Args:
         extents: of the chips, in one CRS.
         assignment: of the chips.
-        tolerance: overlaps narrower than this share of a chip are rounding.
+        tolerance: overlaps narrower than this share of the smaller chip are rounding.
 
     Returns:
         Positions of the leaking chips, ascending.
@@ -110,7 +110,8 @@ def leaks(extents: Sequence[Extent], assignment: Assignment, tolerance: float = 
         near = boxes[others]
         width = np.minimum(near[:, 2], boxes[chip, 2]) - np.maximum(near[:, 0], boxes[chip, 0])
         height = np.minimum(near[:, 3], boxes[chip, 3]) - np.maximum(near[:, 1], boxes[chip, 1])
-        if np.any((width > slack[chip]) & (height > slack[chip])):
+        rounding = np.minimum(slack[others], slack[chip])
+        if np.any((width > rounding) & (height > rounding)):
             leaking.append(int(chip))
     return leaking
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,30 +59,12 @@ def write_index(path: Path, records: Iterable[TileRecord], earlier: Path | None,
     Raises:
         RasterError: if it cannot be written.
     """
-    records = list(records)
-    try:
-        if earlier is not None:
-            shutil.copyfile(earlier, path)
-            dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
-            layer = _layer(dataset, earlier)
-            quoted = source.replace("'", "''")
-            dataset.ExecuteSQL(f"DELETE FROM {LAYER} WHERE source = '{quoted}'")  # noqa: S608 - quoted above
-        else:
-            dataset = ogr.GetDriverByName("GPKG").CreateDataSource(str(path))
-            crs = records[0].grid.crs if records else ""
-            layer = dataset.CreateLayer(LAYER, spatial_reference(crs) if crs else None, ogr.wkbPolygon)
-            for name, kind in _FIELDS:
-                layer.CreateField(ogr.FieldDefn(name, kind))
-        gdal.ErrorReset()
-        layer.StartTransaction()
-        for record in records:
-            _add(layer, record)
-        layer.CommitTransaction()
-        del layer, dataset  # closing writes, too
-        if gdal.GetLastErrorType() >= gdal.CE_Failure:
-            raise RuntimeError(gdal.GetLastErrorMsg())
-    except (RuntimeError, OSError, AttributeError) as error:  # AttributeError: GDAL gave None
-        raise RasterError(f"{path.parent} cannot be written: {gdal.GetLastErrorMsg() or error}") from error
+    reason = _complaint(lambda: _write_rows(path, list(records), earlier, source))
+    if reason:
+        raise RasterError(
+            f"{path.parent} cannot be written: {reason}. Is the disk full, or the folder write-protected? Free "
+            "some space or choose another folder."
+        )
 
 
 def read_splits(path: Path) -> dict[str, str]:
@@ -105,19 +87,61 @@ def write_splits(path: Path, splits: Mapping[str, str]) -> None:
     Raises:
         RasterError: if the file cannot be changed, for example because another program holds it.
     """
-    try:
+    reason = _complaint(lambda: _change_splits(path, splits))
+    if reason:
+        raise RasterError(f"{path} cannot be changed: {reason}.")
+
+
+def _write_rows(path: Path, records: Sequence[TileRecord], earlier: Path | None, source: str) -> None:
+    if earlier is not None:
+        shutil.copyfile(earlier, path)
         dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
-        layer = _layer(dataset, path)
-        layer.StartTransaction()
-        for feature in layer:
-            feature.SetField("split", splits.get(feature.GetField("name"), ""))
-            if layer.SetFeature(feature) != 0:
-                layer.RollbackTransaction()
-                raise RasterError(f"{path} cannot be changed: {gdal.GetLastErrorMsg()}")
-        layer.CommitTransaction()
-        del layer, dataset
-    except RuntimeError as error:
-        raise RasterError(f"{path} cannot be changed: {error}") from error
+        layer = _layer(dataset, earlier)
+        quoted = source.replace("'", "''")
+        dataset.ExecuteSQL(f"DELETE FROM {LAYER} WHERE source = '{quoted}'")  # noqa: S608 - quoted above
+    else:
+        dataset = ogr.GetDriverByName("GPKG").CreateDataSource(str(path))
+        crs = records[0].grid.crs if records else ""
+        layer = dataset.CreateLayer(LAYER, spatial_reference(crs) if crs else None, ogr.wkbPolygon)
+        for name, kind in _FIELDS:
+            layer.CreateField(ogr.FieldDefn(name, kind))
+    layer.StartTransaction()
+    if any(_add(layer, record) != ogr.OGRERR_NONE for record in records):
+        raise RuntimeError(gdal.GetLastErrorMsg())
+    _commit(layer)
+
+
+def _change_splits(path: Path, splits: Mapping[str, str]) -> None:
+    dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
+    layer = _layer(dataset, path)
+    layer.StartTransaction()
+    for feature in layer:
+        feature.SetField("split", splits.get(feature.GetField("name"), ""))
+        if layer.SetFeature(feature) != ogr.OGRERR_NONE:
+            reason = gdal.GetLastErrorMsg()
+            layer.RollbackTransaction()
+            raise RuntimeError(reason)
+    _commit(layer)
+
+
+def _commit(layer: ogr.Layer) -> None:
+    if layer.CommitTransaction() != ogr.OGRERR_NONE:
+        reason = gdal.GetLastErrorMsg()
+        layer.RollbackTransaction()
+        raise RuntimeError(reason)
+
+
+def _complaint(change: Callable[[], None]) -> str:
+    """Change a file, close it, and give what GDAL complained about; empty where all went well.
+
+    No error is passed on, since its traceback would keep the file open.
+    """
+    gdal.ErrorReset()
+    try:
+        change()
+    except (RuntimeError, OSError, AttributeError) as error:  # AttributeError: GDAL gave None
+        return str(error)
+    return str(gdal.GetLastErrorMsg()) if gdal.GetLastErrorType() >= gdal.CE_Failure else ""
 
 
 def _layer(dataset: gdal.Dataset | None, path: Path) -> ogr.Layer:
@@ -132,13 +156,13 @@ def _layer(dataset: gdal.Dataset | None, path: Path) -> ogr.Layer:
     return layer
 
 
-def _add(layer: ogr.Layer, record: TileRecord) -> None:
+def _add(layer: ogr.Layer, record: TileRecord) -> int:
     feature = ogr.Feature(layer.GetLayerDefn())
     for name in ("name", "source", "col", "row", "coverage", "dominant"):
         feature.SetField(name, getattr(record, name))
     feature.SetField("split", "")
     feature.SetGeometry(_polygon(record.grid, layer.GetSpatialRef()))
-    layer.CreateFeature(feature)
+    return int(layer.CreateFeature(feature))
 
 
 def _polygon(grid: Grid, crs: osr.SpatialReference | None) -> ogr.Geometry:

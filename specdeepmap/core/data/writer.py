@@ -6,6 +6,7 @@ A write is believed only after the file was closed without a complaint: a full d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ class GeoTiff:
         if kind is None:
             self.close()
         else:
-            self._dataset = None
+            self._release()
 
     def describe(self, bands: tuple[Band, ...]) -> None:
         """Write what is known of the bands."""
@@ -105,28 +106,32 @@ class GeoTiff:
 
     def close(self, overviews: tuple[int, ...] = ()) -> None:
         """Write what is left; overviews take the nearest pixel, since classes cannot be averaged."""
-        dataset, self._dataset = self._dataset, None
-        if dataset is None:
+        if self._dataset is None:
             return
-        gdal.ErrorReset()
         try:
             if overviews:
-                dataset.BuildOverviews("NEAREST", list(overviews))
-            dataset.FlushCache()
-            del dataset
-        except RuntimeError as error:
-            raise self._failed(str(error)) from error
-        if gdal.GetLastErrorType() >= gdal.CE_Failure:
-            raise self._failed(gdal.GetLastErrorMsg())
+                self._checked(lambda: self._dataset.BuildOverviews("NEAREST", list(overviews)))
+            self._checked(lambda: self._dataset.FlushCache())
+            self._checked(self._release)
+        finally:
+            self._release()
 
-    def _checked(self, call: object) -> None:
+    def _release(self) -> None:
+        self._dataset = None
+
+    def _checked(self, call: Callable[[], int | None]) -> None:
+        """Call GDAL, and raise what went wrong.
+
+        The error is raised without its cause: that would keep the file open, and Windows removes no open file.
+        """
         gdal.ErrorReset()
         try:
-            answer = call()  # type: ignore[operator]
+            failed = call() not in (None, 0) or gdal.GetLastErrorType() >= gdal.CE_Failure
+            reason = gdal.GetLastErrorMsg()
         except RuntimeError as error:
-            raise self._failed(str(error)) from error
-        if answer not in (None, 0) or gdal.GetLastErrorType() >= gdal.CE_Failure:
-            raise self._failed(gdal.GetLastErrorMsg())
+            failed, reason = True, str(error)
+        if failed:
+            raise self._failed(reason)
 
     def _failed(self, reason: str) -> RasterError:
         return RasterError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,12 +92,12 @@ class Journal(Callback):
             f"Epoch {done} of {self._epochs}: loss {row['train_loss']:.4f}, IoU {row['train_iou']:.4f}{validation}, "
             f"learning rate {row['lr']:.3g}, {_duration(left)} left at most"
         )
-        if not math.isfinite(row["train_loss"]) and done == 1 or math.isinf(row["train_loss"]):
+        if not math.isfinite(row["train_loss"]):
             self._progress.warning(
                 "The training loss is not a number. Lower LEARNING_RATE, and check the image values for extremes "
                 "that are not declared as no-data."
             )
-        self._progress.report(done / self._epochs, f"Epoch {done} of {self._epochs}")
+        self._progress.report(done / self._epochs)
 
     def _log(self, trainer: Trainer, segmenter: Segmenter, row: dict[str, float]) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
@@ -173,7 +172,7 @@ class Checkpoints(Callback):
     def _save(self, trainer: Trainer, segmenter: Segmenter, path: Path, weights_only: bool) -> None:
         part = path.with_name(f".{path.name}.part")
         trainer.save_checkpoint(part, weights_only=weights_only)
-        os.replace(part, path)
+        part.replace(path)
         write_card(path.with_suffix(".json"), segmenter.card)
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.errors import CheckpointError, ConfigError
-from specdeepmap.core.jobs import TrainJob
 from specdeepmap.core.learn.weights import read_tensors
 from specdeepmap.core.record import Record
 
@@ -84,7 +83,7 @@ def chip_mark(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
-def training_settings(job: TrainJob) -> dict[str, Any]:
+def training_settings(job: Record) -> dict[str, Any]:
     """Give the settings of a training that belong into a card: all but paths."""
     return {name: value for name, value in job.to_json().items() if not isinstance(getattr(job, name), Path)}
 

@@ -124,7 +124,8 @@ class Batches:
         order = torch.randperm(self._count, generator=self._random).tolist() if training else range(self._count)
         batches = [list(order[start : start + self._size]) for start in range(0, self._count, self._size)]
         if training and len(batches) > 1 and self._size > 1 and len(batches[-1]) == 1:
-            batches[-2] += batches.pop()
+            single = batches.pop()
+            batches[-1] += single
         for batch in batches:
             yield batch * 2 if training and len(batch) == 1 else batch
 
@@ -176,7 +177,7 @@ def make_loader(
     changes = None if seed is None or not augment else torch.Generator().manual_seed(seed + 1)
     return DataLoader(
         chips,
-        batch_sampler=Batches(len(chips), batch_size, order),  # type: ignore[arg-type]
+        batch_sampler=Batches(len(chips), batch_size, order),
         num_workers=workers,
         collate_fn=Collate(changes),
         pin_memory=pin,

@@ -93,6 +93,7 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
         scores_csv=job.scores_csv,
         mean_iou=None if scores is None else scores.mean_iou,
         overall_accuracy=None if scores is None else scores.overall_accuracy,
+        classes=predictor.card.classes.entries,
     )
 
 
@@ -108,9 +109,9 @@ def _area(job: PredictJob, image: Raster) -> Window:
     xmin, ymin, xmax, ymax = job.extent
     area = image.grid.window_of((xmin, ymin, xmax, ymax))
     if not area.width or not area.height:
+        wanted, has = (", ".join(f"{number:.10g}" for number in box) for box in (job.extent, image.grid.extent))
         raise ConfigError(
-            f"EXTENT {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} lies outside of IMAGE, which reaches from "
-            f"{', '.join(f'{number:g}' for number in image.grid.extent)} (xmin, ymin, xmax, ymax)."
+            f"EXTENT {wanted} lies outside of IMAGE, which reaches over {has} (xmin, ymin, xmax, ymax)."
         )
     return area
 

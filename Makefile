@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Two commands do everything on a fresh machine: make demo, make test. Each sets the machine up first.
+
+PYTHON := .venv/bin/python
+DEMO_FOLDER ?= demo
+IMAGE ?=
+LABELS ?=
+
+.PHONY: help setup demo test lint docs zip clean
+
+help:
+	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
+	@echo 'make test   run the whole test suite'
+	@echo 'make lint   check style and types'
+	@echo 'make docs   build the documentation'
+	@echo 'make zip    make a plugin zip in dist/'
+	@echo 'make setup  install QGIS where missing, and make .venv'
+
+setup:
+	@tools/setup
+
+demo: setup
+	@$(PYTHON) tools/demo.py --folder "$(DEMO_FOLDER)" --image "$(IMAGE)" --labels "$(LABELS)"
+
+test: setup
+	@tools/test
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy specdeepmap/core
+
+docs: setup
+	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build/html
+
+zip: setup
+	$(PYTHON) package.py zip
+
+clean:
+	rm -rf demo dist docs/_build .qgis .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
