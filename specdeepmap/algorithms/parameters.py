@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -83,7 +84,8 @@ def read_value(
     """
     name = field.name.upper()
     if spec.kind in _DESTINATIONS:
-        return _DESTINATIONS[spec.kind](algorithm, name, parameters, context) or None
+        path = _DESTINATIONS[spec.kind](algorithm, name, parameters, context)
+        return absolute(path) if path else None
     raw = parameters.get(name)
     if is_unset(raw):
         if field.default is dataclasses.MISSING:
@@ -109,6 +111,11 @@ def check_raw(name: str, raw: Any, spec: Spec) -> None:
         parse_number(name, raw, whole=spec.kind == "integer")
     elif spec.kind == "flag":
         _flag(name, raw)
+
+
+def absolute(path: str) -> str:
+    """Make a path absolute: the child Python works in a folder of its own."""
+    return str(Path(path).absolute())
 
 
 def _flag(name: str, raw: Any) -> bool:
@@ -282,7 +289,8 @@ def _read_text(
 def _read_file(
     algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
 ) -> str:
-    return algorithm.parameterAsFile(parameters, name, context)
+    path = algorithm.parameterAsFile(parameters, name, context)
+    return absolute(path) if path else path
 
 
 _READERS: dict[str, Reader] = {

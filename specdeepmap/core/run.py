@@ -100,7 +100,6 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=child_environ(),
-                cwd=Path.home() if Path.home().is_dir() else None,
                 **own_group,
             )
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()

@@ -89,6 +89,7 @@ def write_splits(path: Path, splits: Mapping[str, str]) -> None:
     """
     reason = _complaint(lambda: _change_splits(path, splits))
     if reason:
+        _complaint(lambda: _open_once(path))  # SQLite takes back what was half-written
         raise RasterError(f"{path} cannot be changed: {reason}.")
 
 
@@ -122,6 +123,10 @@ def _change_splits(path: Path, splits: Mapping[str, str]) -> None:
             layer.RollbackTransaction()
             raise RuntimeError(reason)
     _commit(layer)
+
+
+def _open_once(path: Path) -> None:
+    gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
 
 
 def _commit(layer: ogr.Layer) -> None:

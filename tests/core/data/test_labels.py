@@ -47,11 +47,9 @@ def test_beyond_the_border_nothing_is_labelled(tmp_path: Path, progress: Recorde
     assert np.array_equal(labels.read_padded(Window(-3, -2, 15, 13)), wanted)
 
 
-@pytest.mark.parametrize("value", [256, 1000, -1, -9999, 1.5, float("inf")])
+@pytest.mark.parametrize("value", [256, 1000, -1, -9999, 1.5])
 def test_values_that_are_no_class_id_are_named(tmp_path: Path, progress: Recorder, ids: Array, value: float) -> None:
-    values = ids.astype("f8" if value != int(value if np.isfinite(value) else 0) else "i4")
-    if not np.isfinite(value):
-        pytest.skip("infinity is no data")
+    values = ids.astype("f8" if value != int(value) else "i4")
     values[4, 5] = value
     labels = LabelRaster(str(write_raster(tmp_path / "l.tif", values)), GRID, progress)
     with pytest.raises(DatasetError, match=rf"LABELS .*l\.tif holds the value {value:g}\. .*0 to 255"):
@@ -173,11 +171,11 @@ def test_labels_in_another_crs_fall_on_their_ground(tmp_path: Path, progress: Re
     assert (read[inner] == 1).all()
 
 
-@pytest.mark.parametrize("gdal_mode", [False, True])
+@pytest.mark.parametrize("columns", [8, -8, 900])
 def test_no_common_ground_is_an_error(
-    tmp_path: Path, progress: Recorder, ids: Array, gdal_mode: bool, gdal_errors: str
+    tmp_path: Path, progress: Recorder, ids: Array, columns: int, gdal_errors: str
 ) -> None:
-    far = write_raster(tmp_path / "far.tif", ids, transform=moved(columns=8 if gdal_mode else 900))
+    far = write_raster(tmp_path / "far.tif", ids, transform=moved(columns))
     with pytest.raises(RasterError, match=r"LABELS .*far\.tif and the image have no common ground"):
         LabelRaster(str(far), GRID, progress)
     zone = write_raster(tmp_path / "zone.tif", ids, crs=utm(31))

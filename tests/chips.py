@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Small datasets and small trainings, made with the core's own tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from specdeepmap.core.data.scene import make_scene
+from specdeepmap.core.jobs import PrepareJob, TileJob, TrainJob, TrainResult
+from specdeepmap.core.progress import Progress
+from specdeepmap.core.tasks import perform
+from tests.helpers import Array, write_raster
+
+TINY = "tu-test_resnet"
+"""A residual network that timm made for tests: 0.5 million parameters."""
+
+
+def cut(image: Path, labels: Path, folder: Path, size: int = 32, nodata: float | None = None, **shares: Any) -> Path:
+    """Cut a scene into a dataset folder; ``shares`` go to the Dataset Maker."""
+    tile = TileJob(
+        image=str(image),
+        labels=str(labels),
+        tile_size_x=size,
+        tile_size_y=size,
+        step_x=size,
+        step_y=size,
+        min_label_coverage=0.0,
+        nodata=nodata,
+        output_folder=folder,
+    )
+    perform(tile, Progress())
+    perform(PrepareJob(data_folder=folder, **shares), Progress())
+    return folder
+
+
+def scene_dataset(folder: Path) -> Path:
+    """Make a dataset of nine chips, 5 to train, 2 to validate and 2 to test, of the invented Sentinel-2 scene."""
+    image, labels = make_scene(folder / "scene", size=96)
+    return cut(image, labels, folder / "dataset", train_percent=55.0, validation_percent=22.0, test_percent=23.0)
+
+
+def stripes(rows: int = 64, columns: int = 64, bands: int = 3) -> tuple[Array, Array]:
+    """Make an image whose classes 1, 2 and 4 are told apart by brightness: ``(bands, rows, columns)`` and labels."""
+    pattern = (np.arange(columns) // 8 + (np.arange(rows) // 8)[:, None]) % 3
+    labels = np.array([1, 2, 4], np.uint8)[pattern]
+    noise = np.random.default_rng(3).integers(-40, 40, (bands, rows, columns))
+    image = 1000 * (pattern + 1)[None] * np.arange(1, bands + 1).reshape(-1, 1, 1) + noise
+    return image.astype(np.int16), labels
+
+
+def dataset_of(folder: Path, image: Array, labels: Array, nodata: float | None = None, **shares: Any) -> Path:
+    """Make a dataset of an image and its labels; all chips are for training by default."""
+    shares = {"train_percent": 100.0, "validation_percent": 0.0, "test_percent": 0.0, **shares}
+    raster = write_raster(folder / "scene.tif", image, nodata=nodata)
+    return cut(raster, write_raster(folder / "truth.tif", labels), folder / "dataset", **shares)
+
+
+def train_job(dataset: Path, folder: Path, **settings: Any) -> TrainJob:
+    """Describe a small training on the processor."""
+    usual = {"backbone": TINY, "epochs": 2, "batch_size": 4, "device": "cpu"}
+    folders = {"model_folder": folder / "models", "log_folder": folder / "logs"}
+    return TrainJob(dataset_folder=dataset, **{**usual, **folders, **settings})
+
+
+def train(dataset: Path, folder: Path, progress: Progress | None = None, **settings: Any) -> TrainResult:
+    """Train a small network in this process."""
+    result = perform(train_job(dataset, folder, **settings), progress or Progress())
+    if not isinstance(result, TrainResult):
+        raise TypeError(type(result).__name__)
+    return result
