@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from qgis.core import (
@@ -37,9 +36,7 @@ def raster_source(layer: QgsRasterLayer, parameter: str) -> str:
             "to a file first (Export > Save As)."
         )
     parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
-    source = layer.source() if parts.get("layerName") else parts.get("path") or layer.source()
-    # The child Python works in a folder of its own; names such as NETCDF:… are no files and stay.
-    return str(Path(source).absolute()) if Path(source).exists() else source
+    return layer.source() if parts.get("layerName") else parts.get("path") or layer.source()
 
 
 def class_entries(layer: QgsRasterLayer) -> tuple[ClassEntry, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -84,8 +83,7 @@ def read_value(
     """
     name = field.name.upper()
     if spec.kind in _DESTINATIONS:
-        path = _DESTINATIONS[spec.kind](algorithm, name, parameters, context)
-        return absolute(path) if path else None
+        return _DESTINATIONS[spec.kind](algorithm, name, parameters, context) or None
     raw = parameters.get(name)
     if is_unset(raw):
         if field.default is dataclasses.MISSING:
@@ -111,11 +109,6 @@ def check_raw(name: str, raw: Any, spec: Spec) -> None:
         parse_number(name, raw, whole=spec.kind == "integer")
     elif spec.kind == "flag":
         _flag(name, raw)
-
-
-def absolute(path: str) -> str:
-    """Make a path absolute: the child Python works in a folder of its own."""
-    return str(Path(path).absolute())
 
 
 def _flag(name: str, raw: Any) -> bool:
@@ -289,8 +282,7 @@ def _read_text(
 def _read_file(
     algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
 ) -> str:
-    path = algorithm.parameterAsFile(parameters, name, context)
-    return absolute(path) if path else path
+    return algorithm.parameterAsFile(parameters, name, context)
 
 
 _READERS: dict[str, Reader] = {

@@ -117,9 +117,7 @@ def test_a_parent_that_is_gone_stops_the_job_without_an_error() -> None:
 def test_lines_of_several_threads_do_not_mix() -> None:
     stream = io.StringIO()
     progress = EventProgress(stream)
-    threads = [
-        threading.Thread(target=lambda: [progress.info("x" * 200) for _ in range(100)]) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: [progress.info("x" * 200) for _ in range(100)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -26,9 +26,7 @@ def test_files_appear_at_the_end(tmp_path: Path, progress: Recorder) -> None:
 
 
 @pytest.mark.parametrize("error", [Canceled, RasterError, KeyError, KeyboardInterrupt])
-def test_nothing_is_left_behind_after_an_error(
-    tmp_path: Path, progress: Recorder, error: type[BaseException]
-) -> None:
+def test_nothing_is_left_behind_after_an_error(tmp_path: Path, progress: Recorder, error: type[BaseException]) -> None:
     (tmp_path / "old.csv").write_text("old")
     before = snapshot(tmp_path)
 

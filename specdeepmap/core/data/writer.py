@@ -74,6 +74,11 @@ class GeoTiff:
         else:
             self._release()
 
+    @property
+    def dataset(self) -> gdal.Dataset:
+        """The GDAL dataset, for burning."""
+        return self._dataset
+
     def describe(self, bands: tuple[Band, ...]) -> None:
         """Write what is known of the bands."""
         write_bands(self._dataset, bands)

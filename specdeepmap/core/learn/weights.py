@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +91,7 @@ def load_weights_file(network: Network, path: Path) -> tuple[float, bool]:
     adapted = False
     taken: dict[str, Tensor] = {}
     for name, tensor in wanted.items():
-        candidate = found.get(name, found.get(name.removeprefix("model.")))
+        candidate = _named(found, name)
         if candidate is None:
             continue
         if name == first_name and candidate.ndim == 4 and candidate.shape[1] != tensor.shape[1]:
@@ -133,14 +135,35 @@ def read_tensors(path: Path, parameter: str) -> Any:
                 raise CheckpointError(f"{parameter} {path} is damaged: {error}") from error
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not _looks_pickled(path):
+            raise CheckpointError(f"{parameter} {path} is no PyTorch file.") from error
         raise CheckpointError(
             f"{parameter} {path} holds more than tensors and plain values. It was not loaded, since such a file "
             "can run any program. Take a file that you trust, saved as a state dict or as safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"{parameter} {path} cannot be read: it is damaged, cut off, or no PyTorch file."
         ) from error
+
+
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, struct.error),
+)
+"""What reading a damaged file raises."""
+
+
+def _looks_pickled(path: Path) -> bool:
+    """Tell whether a file begins as PyTorch's do: a zip archive, or a pickle."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def _named(found: dict[str, Tensor], name: str) -> Tensor | None:
+    """Find the tensor of an encoder's ``name``; what is ``stages_0`` there is ``stages.0`` in files of timm."""
+    short = name.removeprefix("model.")
+    return next((found[key] for key in (name, short, re.sub(r"_(\d+)\.", r".\1.", short)) if key in found), None)
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:

@@ -138,9 +138,7 @@ def test_a_dataset_with_the_mandatory_columns_only(tmp_path: Path) -> None:
     made = chips(tmp_path, "a", "b")
     (tmp_path / "train_files.csv").write_text("image,mask\nimages/a.tif,labels/a.tif\n")
     (tmp_path / "validation_files.csv").write_text("image,mask\nimages/b.tif,labels/b.tif\n")
-    (tmp_path / "Summary_train_val.csv").write_text(
-        "Class ID,Class Train Weight,Scaler\n3.0,2,None\n1.0,0.5,None\n"
-    )
+    (tmp_path / "Summary_train_val.csv").write_text("Class ID,Class Train Weight,Scaler\n3.0,2,None\n1.0,0.5,None\n")
     (tmp_path / "Normalize_Bands.csv").write_text("Band_Number,std,mean\n1,2.5,10\n2,1,0\n")
     dataset = Dataset.open(tmp_path)
     assert dataset.chips == {"train": (made[0],), "validation": (made[1],), "test": ()}

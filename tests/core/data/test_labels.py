@@ -75,9 +75,7 @@ def test_what_a_mask_leaves_out_is_unlabelled(tmp_path: Path, progress: Recorder
 
 @pytest.mark.parametrize("nodata", [None, 0, 255])
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
-def test_zero_becomes_a_class(
-    tmp_path: Path, progress: Recorder, ids: Array, nodata: int | None, dtype: str
-) -> None:
+def test_zero_becomes_a_class(tmp_path: Path, progress: Recorder, ids: Array, nodata: int | None, dtype: str) -> None:
     source = write_raster(tmp_path / "l.tif", ids.astype(dtype), nodata=nodata)
     labels = LabelRaster(str(source), GRID, progress, zero_as=9)
     wanted = np.where(ids == 0, 9, ids)

@@ -46,7 +46,9 @@ def test_each_band_has_its_own_nodata(tmp_path: Path, numbers: Array) -> None:
     path = tmp_path / "a.vrt"
     sources = []
     for index, value in enumerate((numbers[0, 0, 0], numbers[0, 4, 5], None)):
-        source = write_raster(tmp_path / f"{index}.tif", numbers[index].astype("i2"), nodata=None if value is None else int(value))
+        source = write_raster(
+            tmp_path / f"{index}.tif", numbers[index].astype("i2"), nodata=None if value is None else int(value)
+        )
         sources.append(str(source))
     vrt = gdal.BuildVRT(str(path), sources, separate=True)
     vrt.FlushCache()
@@ -79,9 +81,7 @@ def test_nodata_is_compared_in_the_numbers_of_the_band(tmp_path: Path, numbers: 
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("u1", -9999.0), ("u2", -32768.0), ("u1", 256.0), ("i2", 0.5)])
-def test_a_nodata_that_the_type_cannot_hold_is_none(
-    tmp_path: Path, numbers: Array, dtype: str, nodata: float
-) -> None:
+def test_a_nodata_that_the_type_cannot_hold_is_none(tmp_path: Path, numbers: Array, dtype: str, nodata: float) -> None:
     raster = Raster.open(write_raster(tmp_path / "a.tif", numbers.astype(dtype), nodata=nodata))
     assert raster.nodata is None
     assert raster.read(WHOLE)[1].all()

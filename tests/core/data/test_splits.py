@@ -59,9 +59,7 @@ def test_split_sizes_are_near_the_percentages_and_never_exceed_the_count(
 
 @given(st.integers(1, 80), percentages(), st.integers(0, 10**6))
 @settings(max_examples=15)
-def test_every_chip_stands_in_one_set_or_none(
-    count: int, percents: tuple[float, float, float], seed: int
-) -> None:
+def test_every_chip_stands_in_one_set_or_none(count: int, percents: tuple[float, float, float], seed: int) -> None:
     sizes = split_sizes(count, percents)
     counts = np.random.default_rng(seed).integers(0, 100, (count, 3))
     for assignment in (split_random(count, percents, seed), split_stratified(counts, percents, seed)):
@@ -82,9 +80,7 @@ def test_same_seed_same_split_and_other_seed_other_split() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("percents", [(60.0, 20.0, 20.0), (80.0, 10.0, 10.0), (40.0, 20.0, 10.0)])
-def test_stratified_beats_the_best_of_2000_random_splits(
-    seed: int, percents: tuple[float, float, float]
-) -> None:
+def test_stratified_beats_the_best_of_2000_random_splits(seed: int, percents: tuple[float, float, float]) -> None:
     counts = skewed(seed)
     best = min(imbalance(counts, split_random(60, percents, 1000 + trial)) for trial in range(2000))
     assert imbalance(counts, split_stratified(counts, percents, seed)) < best

@@ -28,9 +28,7 @@ def numbers(random: np.random.Generator) -> Array:
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "i4", "i8", "u8", "f4", "f8"])
 @pytest.mark.parametrize("nodata", [None, 99.0])
-def test_pixels_type_place_and_bands_survive(
-    tmp_path: Path, numbers: Array, dtype: str, nodata: float | None
-) -> None:
+def test_pixels_type_place_and_bands_survive(tmp_path: Path, numbers: Array, dtype: str, nodata: float | None) -> None:
     bands = (
         Band("blau", 443.5, 20.0, False, nodata),
         Band("Band 2", None, None, True, nodata),

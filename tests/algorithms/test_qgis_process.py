@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The six steps through ``qgis_process``, as users without a display run them; and what it says of bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from osgeo import gdal
+
+from tests.desktop import CHIPS, NAMES, QGIS_PROCESS, ROOT, SMALLEST, Chain, command, environ, run
+from tests.helpers import Array, read_pixels, write_raster
+
+pytestmark = pytest.mark.torch
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """Give the error of a run that failed as it should: not with exit code 0, not with a traceback."""
+    everything = done.stdout + done.stderr
+    assert done.returncode == 1, everything  # neither success nor a crash
+    assert "Traceback" not in everything
+    assert 'File "' not in everything
+    assert "Something went wrong that should not" not in everything
+    assert "Results" not in done.stdout
+    return everything
+
+
+# The chain
+
+
+def test_splitter(chain: Chain) -> None:
+    results = chain.splitter["results"]
+    assert results == {
+        "OUTPUT_FOLDER": str(chain.data),
+        "TILE_COUNT": 9,
+        "SKIPPED_COUNT": 0,
+        "TILE_INDEX": str(chain.data / "tiles.gpkg"),
+    }
+    assert len(list((chain.data / "images").glob("*_tile_*.tif"))) == 9
+
+
+def test_json_on_standard_output_names_inputs_and_version(chain: Chain) -> None:
+    """``--json`` was parsed as a whole, so nothing of ours is mixed into it."""
+    answer = chain.splitter
+    assert answer["algorithm_details"]["id"] == "specdeepmap:rastersplitter"
+    assert answer["inputs"]["IMAGE"] == str(chain.image)
+    assert answer["provider_details"]["long_name"].startswith("SpecDeepMap ")
+
+
+def test_maker(chain: Chain) -> None:
+    results = chain.maker["results"]
+    names = {"TRAIN_CSV", "VALIDATION_CSV", "TEST_CSV", "SUMMARY_CSV", "STATISTICS_CSV"}
+    assert set(results) == {"OUTPUT_FOLDER", *names}
+    assert all(Path(results[name]).is_file() for name in names)
+    assert results["OUTPUT_FOLDER"] == str(chain.data)
+
+
+def test_trainer(chain: Chain) -> None:
+    results = chain.trainer["results"]
+    for name in ("BEST_CHECKPOINT", "LAST_CHECKPOINT", "HISTORY_CSV"):
+        assert Path(results[name]).is_file(), name
+    assert results["EPOCHS_TRAINED"] == 1
+    assert 0 <= results["BEST_VAL_IOU"] <= 1
+    assert Path(results["MODEL_FOLDER"]).parent.parent == chain.data / "runs"
+    assert list(Path(results["LOG_FOLDER"]).rglob("*tfevents*"))
+    assert [text for text in chain.trainer["log"]["info"] if text.startswith("Epoch 1 of 1")]
+
+
+def test_tester(chain: Chain) -> None:
+    results = chain.tester["results"]
+    table = list(csv.reader(Path(results["SCORES_CSV"]).open(encoding="utf-8")))
+    assert table[0][:2] == ["Class", "IoU"]
+    assert table[-1][0] == "Mean IoU"
+    assert float(table[-1][1]) == pytest.approx(results["MEAN_IOU"], abs=1e-4)
+    assert results["CONFUSION_CSV"].endswith("scores_confusion.csv")
+    tested = len((chain.data / "test_files.csv").read_text().splitlines()) - 1
+    assert len(list(Path(results["PREDICTION_FOLDER"]).glob("*_prediction.tif"))) == tested
+    assert {"OVERALL_ACCURACY", "MACRO_F1", "KAPPA"} <= set(results)
+
+
+def test_mapper(chain: Chain) -> None:
+    results = chain.mapper["results"]
+    assert set(results) == {"OUTPUT", "CONFIDENCE", "VECTOR", "SCORES_CSV", "MEAN_IOU", "OVERALL_ACCURACY"}
+    chosen, missing = read_pixels(Path(results["OUTPUT"]))[0], (read_pixels(chain.image) == 0).all(axis=0)
+    assert missing.any()
+    assert (chosen == 0).tolist() == missing.tolist()
+    confidence = read_pixels(Path(results["CONFIDENCE"]))[0]
+    assert np.isnan(confidence).tolist() == missing.tolist()
+    polygons = gdal.OpenEx(results["VECTOR"])
+    areas: Counter[int] = Counter()
+    for feature in polygons.GetLayer(0):
+        areas[feature["class_id"]] += feature["area_m2"] / 100  # pixels of 10 m
+    values, counts = np.unique(chosen[chosen > 0], return_counts=True)
+    assert areas == pytest.approx(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+
+def test_tensorboard_answers_as_long_as_told(chain: Chain, tmp_path: Path) -> None:
+    logs, seconds = Path(chain.trainer["results"]["LOG_FOLDER"]), 4
+    given = {"LOG_FOLDER": logs, "DURATION": seconds, "PORT": 0, "OPEN_BROWSER": False}
+    with subprocess.Popen(
+        command("tensorboard", given), env=environ(tmp_path), stdout=subprocess.PIPE, text=True
+    ) as process:
+        address = read_until(process, "TensorBoard: http").split("TensorBoard: ")[1].strip()
+        began = time.monotonic()
+        assert urllib.request.urlopen(address, timeout=5).status == 200
+        time.sleep(seconds / 2)
+        assert urllib.request.urlopen(address, timeout=5).status == 200
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert time.monotonic() - began >= seconds - 0.5
+    assert f"URL:\t{address}" in rest
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(address, timeout=5)
+    assert children_of(tmp_path) == []
+
+
+def test_paths_may_be_relative(chain: Chain, tmp_path: Path) -> None:
+    given = {"IMAGE": chain.image.name, "LABELS": chain.labels.name, **CHIPS, "OUTPUT_FOLDER": tmp_path.name}
+    done = subprocess.run(
+        command("rastersplitter", given),
+        env=environ(tmp_path),
+        cwd=chain.image.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((chain.image.parent / tmp_path.name / "labels").glob("*.tif"))) == 9
+    shutil.rmtree(chain.image.parent / tmp_path.name)
+
+
+# Bad input: what the values are
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "given", "said"),
+    [
+        ("trainer", {"EPOCHS": "ten"}, ["EPOCHS is 'ten'", "whole number"]),
+        ("trainer", {"EPOCHS": "1.5"}, ["EPOCHS is '1.5'", "whole number"]),
+        ("trainer", {"EPOCHS": 0}, ["EPOCHS", "0", "at least 1"]),
+        ("trainer", {"LEARNING_RATE": 0}, ["LEARNING_RATE", "0", "greater than 0"]),
+        ("trainer", {"EPOCH": 1}, ["'EPOCH'", "Did you mean EPOCHS"]),
+        ("trainer", {"ARCHITECTURE": "unet3"}, ["ARCHITECTURE is 'unet3'", "Did you mean unet", "deeplabv3plus"]),
+        ("trainer", {"ARCHITECTURE": 1}, ["ARCHITECTURE is '1'", "deeplabv3plus"]),
+        ("trainer", {"CLASS_WEIGHTS": "maybe"}, ["CLASS_WEIGHTS is 'maybe'", "true or false"]),
+        ("datasetmaker", {"SCALER": "1,5"}, ["SCALER is '1,5'", "decimal point"]),
+        ("datasetmaker", {"SCALER": "-1"}, ["SCALER", "-1", "greater than 0"]),
+        ("datasetmaker", {"TRAIN_PERCENT": 101}, ["TRAIN_PERCENT", "101", "at most 100"]),
+        ("datasetmaker", {"TRAIN_PERCENT": 90, "TEST_PERCENT": 20}, ["TRAIN_PERCENT", "120"]),
+        ("datasetmaker", {"SPLIT": "Random"}, ["SPLIT is 'Random'", "Did you mean random"]),
+        ("rastersplitter", {"TILE_SIZE_X": 7}, ["TILE_SIZE_X", "7", "at least 8"]),
+        ("mapper", {"OVERLAP": 46}, ["OVERLAP", "46", "at most 45"]),
+        ("mapper", {"SCORES_CSV": "scores.csv"}, ["SCORES_CSV", "GROUND_TRUTH"]),
+        ("mapper", {"VECTOR": "polygons.xyz"}, ["VECTOR", "xyz"]),
+        ("mapper", {"OUTPUT": "map.png"}, ["OUTPUT", "png"]),
+    ],
+    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_bad_values(algorithm: str, given: dict[str, Any], said: list[str], scene: dict[str, Any], tmp_path: Path) -> None:
+    good = {
+        "trainer": {"DATASET_FOLDER": tmp_path},
+        "datasetmaker": {"DATA_FOLDER": tmp_path},
+        "rastersplitter": {**scene, "OUTPUT_FOLDER": tmp_path / "out"},
+        "mapper": {"IMAGE": scene["IMAGE"], "CHECKPOINT": scene["IMAGE"], "OUTPUT": tmp_path / "map.tif"},
+    }
+    text = sentence(run(algorithm, **{**good[algorithm], **given}))
+    assert [part for part in said if part not in text] == []
+
+
+@pytest.fixture(scope="module")
+def scene(chain: Chain) -> dict[str, Any]:
+    return {"IMAGE": chain.image, "LABELS": chain.labels}
+
+
+# Bad input: what lies behind the values
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full((64, 64), 300, np.uint16), "300"),
+        (np.full((64, 64), -1, np.int16), "-1"),
+        (np.full((64, 64), 1.5, np.float32), "1.5"),
+    ],
+    ids=lambda value: str(value.flat[0]) if isinstance(value, np.ndarray) else "",
+)
+def test_labels_that_are_no_class_ids(values: Array, said: str, tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", np.ones((3, 64, 64), np.uint8))
+    labels = write_raster(tmp_path / "my labels.tif", values)
+    text = sentence(run("rastersplitter", IMAGE=image, LABELS=labels, **CHIPS, OUTPUT_FOLDER=tmp_path / "out"))
+    assert "my labels.tif" in text
+    assert said in text.replace("−", "-")
+    assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_image_and_labels_without_common_ground(chain: Chain, tmp_path: Path) -> None:
+    labels = write_raster(tmp_path / "far.tif", np.ones((64, 64), np.uint8), transform=(9e5, 10, 0, 1e6, 0, -10))
+    done = run("rastersplitter", IMAGE=chain.image, LABELS=labels, **CHIPS, OUTPUT_FOLDER=tmp_path / "out")
+    text = sentence(done)
+    assert "LABELS" in text
+    assert "IMAGE" in text
+    assert "far.tif" in text
+
+
+def test_raster_that_does_not_exist(tmp_path: Path, chain: Chain) -> None:
+    done = run("rastersplitter", IMAGE=tmp_path / "none.tif", LABELS=chain.labels, OUTPUT_FOLDER=tmp_path / "out")
+    text = sentence(done)
+    assert "IMAGE" in text
+    assert "none.tif" in text
+
+
+def test_folder_without_chips(tmp_path: Path) -> None:
+    text = sentence(run("datasetmaker", DATA_FOLDER=tmp_path))
+    assert f"DATA_FOLDER {tmp_path}" in text
+    assert "images/" in text
+
+
+def test_folder_that_does_not_exist(tmp_path: Path) -> None:
+    text = sentence(run("datasetmaker", DATA_FOLDER=tmp_path / "none"))
+    assert "DATA_FOLDER" in text
+    assert str(tmp_path / "none") in text
+
+
+def test_unpaired_chips(chain: Chain, tmp_path: Path) -> None:
+    chain.splitter  # noqa: B018
+    copy = shutil.copytree(chain.data, tmp_path / "data", ignore=shutil.ignore_patterns("runs"))
+    lost = sorted((copy / "labels").glob("*.tif"))[0]
+    lost.unlink()
+    text = sentence(run("datasetmaker", DATA_FOLDER=copy))
+    assert lost.name in text
+    assert "labels" in text
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "parameter"),
+    [("rastersplitter", "OUTPUT_FOLDER"), ("datasetmaker", "OUTPUT_FOLDER"), ("trainer", "MODEL_FOLDER")],
+)
+def test_output_folder_whose_place_a_file_takes(algorithm: str, parameter: str, chain: Chain, tmp_path: Path) -> None:
+    chain.maker  # noqa: B018
+    file = tmp_path / "taken"
+    file.write_text("mine")
+    good = {
+        "rastersplitter": {"IMAGE": chain.image, "LABELS": chain.labels, **CHIPS},
+        "datasetmaker": {"DATA_FOLDER": chain.data},
+        "trainer": {"DATASET_FOLDER": chain.data, **SMALLEST},
+    }
+    text = sentence(run(algorithm, **good[algorithm], **{parameter: file / "out"}))
+    assert str(file) in text
+    assert file.read_text() == "mine"
+
+
+def test_backbone_that_does_not_exist(chain: Chain) -> None:
+    chain.maker  # noqa: B018
+    text = sentence(run("trainer", DATASET_FOLDER=chain.data, **{**SMALLEST, "BACKBONE": "resnet19"}))
+    assert "BACKBONE is 'resnet19'" in text
+    assert "resnet18" in text
+
+
+class Malice:
+    """What a file of pickles may do when it is loaded: anything."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.system, (f"touch '{self._mark}'",)
+
+
+def no_checkpoint(path: Path, good: Path) -> None:
+    path.write_text("this is a text")
+
+
+def truncated(path: Path, good: Path) -> None:
+    content = good.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def malicious(path: Path, good: Path) -> None:
+    path.write_bytes(pickle.dumps({"specdeepmap": Malice(path.parent / "executed")}))
+
+
+def absent(path: Path, good: Path) -> None:
+    """Leave nothing there."""
+
+
+@pytest.mark.parametrize("spoil", [no_checkpoint, truncated, malicious, absent])
+def test_file_that_is_no_checkpoint(spoil: Callable[[Path, Path], None], chain: Chain, tmp_path: Path) -> None:
+    path = tmp_path / "my model.ckpt"
+    spoil(path, chain.checkpoint)
+    done = run("mapper", IMAGE=chain.image, CHECKPOINT=path, OUTPUT=tmp_path / "map.tif", DEVICE="cpu")
+    text = sentence(done)
+    assert "CHECKPOINT" in text
+    assert "my model.ckpt" in text
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_the_malicious_file_would_have_worked(tmp_path: Path) -> None:
+    """Otherwise the test above shows nothing."""
+    malicious(tmp_path / "file.ckpt", tmp_path)
+    pickle.loads((tmp_path / "file.ckpt").read_bytes())
+    assert (tmp_path / "executed").exists()
+
+
+def test_raster_with_another_band_count_than_the_model(chain: Chain, tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "four.tif", np.ones((4, 64, 64), np.uint16))
+    done = run("mapper", IMAGE=image, CHECKPOINT=chain.checkpoint, OUTPUT=tmp_path / "map.tif", DEVICE="cpu")
+    text = sentence(done)
+    assert "IMAGE" in text
+    assert "4 bands" in text
+    assert "13" in text
+
+
+def test_folder_without_logs(tmp_path: Path) -> None:
+    text = sentence(run("tensorboard", LOG_FOLDER=tmp_path, DURATION=1, PORT=0, OPEN_BROWSER=False))
+    assert f"LOG_FOLDER {tmp_path}" in text
+
+
+# QGIS as it comes
+
+
+def stock(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run QGIS's own ``qgis_process``, whose Python has no torch, in a home without anything."""
+    home = tmp_path / "home"
+    ini = tmp_path / "profile" / "profiles" / "default" / "QGIS" / "QGIS3.ini"
+    ini.parent.mkdir(parents=True, exist_ok=True)
+    ini.write_text("[PythonPlugins]\nspecdeepmap=true\n")
+    home.mkdir(exist_ok=True)
+    own = environ(tmp_path, HOME=str(home), QGIS_PLUGINPATH=str(ROOT))
+    own.pop("SPECDEEPMAP_PYTHON", None)
+    return subprocess.run(
+        ["qgis_process", *arguments], env=own, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_stock_qgis_lists_the_six_and_cuts_and_splits_chips(chain: Chain, tmp_path: Path) -> None:
+    listed = json.loads(stock(tmp_path, "--json", "list").stdout)["providers"]["specdeepmap"]["algorithms"]
+    assert set(listed) == {f"specdeepmap:{name}" for name in NAMES}
+    data = tmp_path / "data"
+    chips = [f"{name}={value}" for name, value in CHIPS.items()]
+    places = [f"IMAGE={chain.image}", f"LABELS={chain.labels}", f"OUTPUT_FOLDER={data}"]
+    cut = stock(tmp_path, "run", "specdeepmap:rastersplitter", "--", *places, *chips)
+    assert cut.returncode == 0, cut.stderr
+    made = stock(tmp_path, "run", "specdeepmap:datasetmaker", "--", f"DATA_FOLDER={data}")
+    assert made.returncode == 0, made.stderr
+    assert (data / "train_files.csv").is_file()
+
+
+def test_stock_qgis_says_which_command_brings_what_training_needs(chain: Chain, tmp_path: Path) -> None:
+    chain.maker  # noqa: B018
+    text = sentence(stock(tmp_path, "run", "specdeepmap:trainer", "--", f"DATASET_FOLDER={chain.data}", "EPOCHS=1"))
+    assert "PyTorch" in text
+    assert f'"{ROOT / "specdeepmap" / "core" / "environment.py"}"' in text
+    assert "/python3" in text
+    assert "SPECDEEPMAP_PYTHON" in text
+
+
+def test_help_on_the_command_line_is_plain_text(tmp_path: Path) -> None:
+    done = stock(tmp_path, "help", "specdeepmap:trainer")
+    assert done.returncode == 0
+    assert "LEARNING_RATE: Learning rate" in done.stdout
+    assert "<" not in done.stdout.replace("<date-time>", "")
+
+
+# Ctrl-C
+
+
+def read_until(process: subprocess.Popen[str], text: str, seconds: float = 60) -> str:
+    """Read a process's output until a line has a text; give that line."""
+    killer = threading.Timer(seconds, process.kill)
+    killer.start()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text in line:
+                return line
+    finally:
+        killer.cancel()
+    raise AssertionError(f"the process ended without saying '{text}'")
+
+
+def children_of(folder: Path) -> list[str]:
+    """Give the command lines of processes whose job lies in a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line and "specdeepmap.core" in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent in another way there")
+def test_control_c_ends_a_training_and_leaves_no_process(chain: Chain, tmp_path: Path) -> None:
+    chain.maker  # noqa: B018
+    long = {**SMALLEST, "EPOCHS": 5000, "EARLY_STOPPING": False}
+    models = tmp_path / "models"
+    given = {"DATASET_FOLDER": chain.data, **long, "MODEL_FOLDER": models, "LOG_FOLDER": tmp_path / "logs"}
+    with subprocess.Popen(
+        command("trainer", given),
+        env=environ(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        read_until(process, "Epoch 2 of 5000")
+        assert children_of(tmp_path)
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes in the foreground
+        rest, _ = process.communicate(timeout=20)
+    assert time.monotonic() - began < 5
+    assert process.returncode != 0
+    assert "Traceback" not in rest
+    assert children_of(tmp_path) == []
+    assert list(models.glob("*val_iou*.ckpt"))  # what was reached is kept
+    assert not list(models.glob("*.part*"))
+
+
+def test_the_wrapper_passes_arguments_on_and_keeps_standard_output_clean(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(QGIS_PROCESS), "--version"], env=environ(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("QGIS 3.")

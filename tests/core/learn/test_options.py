@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tests of optimisers, schedules, devices and precisions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdeepmap.core.errors import ConfigError, DeviceError
+from specdeepmap.core.learn.options import (
+    DEVICES,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULERS,
+    WARM_UP_SHARE,
+    choose_device,
+    choose_precision,
+    cosine_factor,
+)
+
+pytestmark = pytest.mark.torch
+
+
+@given(steps=st.integers(2, 3000))
+def test_cosine_warms_up_to_1_and_falls_to_almost_0(steps: int) -> None:
+    factors = [cosine_factor(step, steps) for step in range(steps)]
+    warm_up = max(round(WARM_UP_SHARE * steps), 1)
+    assert factors[:warm_up] == sorted(factors[:warm_up])
+    assert factors[warm_up - 1] == pytest.approx(1)
+    assert factors[warm_up:] == sorted(factors[warm_up:], reverse=True)
+    assert all(0 < factor <= 1 for factor in factors)
+    assert cosine_factor(steps, steps) == pytest.approx(0, abs=1e-12)
+    assert cosine_factor(steps + 5, steps) == pytest.approx(0, abs=1e-12)
+
+
+def test_cosine_is_a_half_in_the_middle() -> None:
+    assert cosine_factor(50 + 475, 1000) == pytest.approx(0.5)
+
+
+def rates(name: str, steps: int) -> list[float]:
+    optimizer = OPTIMIZERS["sgd"].build([torch.nn.Parameter(torch.zeros(1))], 0.1, 0.0)
+    schedule = SCHEDULERS[name].build(optimizer, steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step(*([1.0] if name == "plateau" else []))
+    return found
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_schedule_steps(name: str) -> None:
+    found = rates(name, 60)
+    assert max(found) == pytest.approx(0.1)
+    assert min(found) > 0
+    assert (len(set(found)) == 1) == (name == "constant")
+
+
+def test_shapes_of_the_schedules() -> None:
+    assert rates("plateau", 60)[:6] == [0.1] * 6 and rates("plateau", 60)[-1] < 0.01 * 0.1
+    one_cycle = rates("one_cycle", 60)
+    peak = one_cycle.index(max(one_cycle))
+    assert 5 < peak < 40 and one_cycle[0] < 0.01 and one_cycle[-1] < 0.001
+    cosine = rates("cosine", 60)
+    assert cosine.index(max(cosine)) <= 3 and cosine[-1] < 0.001
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name: str) -> None:
+    place = torch.nn.Parameter(torch.tensor([3.0]))
+    optimizer = OPTIMIZERS[name].build([place], 0.05, 0.0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (place**2).sum().backward()
+        optimizer.step()
+    assert abs(place.item()) < 0.5
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_takes_rate_and_decay(name: str) -> None:
+    optimizer = OPTIMIZERS[name].build([torch.nn.Parameter(torch.zeros(1))], 0.05, 0.02)
+    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.05, 0.02)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_gpu_that_is_not_there() -> None:
+    with pytest.raises(DeviceError, match=r"DEVICE is gpu.*Set DEVICE to auto or cpu"):
+        choose_device("gpu")
+    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
+
+
+def test_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto").type == choose_device("gpu").type == "cuda"
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_precisions_of_the_processor() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"PRECISION is float16.*Take auto or bfloat16"):
+        choose_precision("float16", cpu)
+    assert [choose_precision(name, cpu) for name in ("auto", "float32", "bfloat16")] == ["float32", "float32", "bfloat16"]
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_auto_precision_of_a_gpu(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: has)
+    gpu = torch.device("cuda", 0)
+    assert choose_precision("auto", gpu) == ("bfloat16" if has else "float32")
+    assert choose_precision("float16", gpu) == "float16"
+    assert choose_precision("auto", torch.device("mps")) == "float32"
+
+
+def test_every_option_has_a_title() -> None:
+    for table in (DEVICES, PRECISIONS, OPTIMIZERS, SCHEDULERS):
+        assert all(entry.title for entry in table.values())
