@@ -38,7 +38,7 @@ from qgis.PyQt.QtCore import QVariant
 
 from specdeepmap.algorithms.layers import raster_source
 from specdeepmap.core.errors import ConfigError
-from specdeepmap.core.record import Spec, parse_number
+from specdeepmap.core.record import Spec, check_value, parse_number
 
 Field = dataclasses.Field[Any]
 
@@ -98,15 +98,17 @@ def is_unset(raw: Any) -> bool:
 
 
 def check_raw(name: str, raw: Any, spec: Spec) -> None:
-    """Check a raw value that QGIS would misread.
+    """Check a raw value that QGIS would misread, or refuse without saying why.
 
     Raises:
-        ConfigError: if it is no number, or neither true nor false.
+        ConfigError: if it is no number, out of bounds, none of the options, or neither true nor false.
     """
     if is_unset(raw) or isinstance(raw, QgsProperty):
         return
     if spec.kind in ("integer", "number"):
-        parse_number(name, raw, whole=spec.kind == "integer")
+        check_value(name, parse_number(name, raw, whole=spec.kind == "integer"), spec)
+    elif spec.kind == "choice":
+        check_value(name, str(raw), spec)
     elif spec.kind == "flag":
         _flag(name, raw)
 

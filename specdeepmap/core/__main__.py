@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -20,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError
-from specdeepmap.core.jobs import Job, job_from_json
+from specdeepmap.core.jobs import Job, TensorBoardJob, job_from_json
 from specdeepmap.core.progress import EventProgress, TextProgress
-from specdeepmap.core.run import GRACE_SECONDS
+from specdeepmap.core.run import GRACE_SECONDS, wait_while
 from specdeepmap.core.staging import remove_staged
 
 CANCELED = 130
@@ -47,14 +48,17 @@ def _run_for_person(path: Path) -> int:
     try:
         from specdeepmap.core.tasks import perform
 
-        result = perform(_read_job(path), progress)
+        job = _read_job(path)
+        result = perform(job, progress)
+        sys.stdout.write(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        _serve_on(job, progress)
     except (Canceled, KeyboardInterrupt):
         sys.stderr.write("Canceled.\n")
         return CANCELED
     except SpecDeepMapError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
-    sys.stdout.write(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -68,7 +72,9 @@ def _run_for_parent(path: Path) -> int:
     try:
         from specdeepmap.core.tasks import perform
 
-        result = perform(_read_job(path), progress)
+        job = _read_job(path)
+        progress.send("result", values=perform(job, progress).to_json())
+        _serve_on(job, progress)
     except Canceled:
         progress.send("canceled")
         return CANCELED
@@ -80,8 +86,17 @@ def _run_for_parent(path: Path) -> int:
         traceback.print_exc()
         progress.send("error", kind="", text=f"{type(error).__name__}: {error}")
         return 1
-    progress.send("result", values=result.to_json())
     return 0
+
+
+def _serve_on(job: Job, progress: Progress) -> None:
+    """Keep the server of this process alive as long as its job says, or until a cancel.
+
+    Raises:
+        Canceled: if the progress was canceled.
+    """
+    if isinstance(job, TensorBoardJob):
+        wait_while(lambda: True, progress, job.duration or math.inf)
 
 
 def _stop_with_parent(progress: EventProgress) -> None:

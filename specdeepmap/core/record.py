@@ -108,7 +108,7 @@ class Record:
             object.__setattr__(self, field.name, value)
             spec = spec_of(field)
             if spec is not None and value is not None:
-                _check(field.name.upper(), value, spec)
+                check_value(field.name.upper(), value, spec)
         self.check()
 
     def check(self) -> None:
@@ -134,9 +134,7 @@ class Record:
             if name not in fields:
                 raise ConfigError(f"There is no parameter '{name}'.{nearest(name, fields)}")
         for name, field in fields.items():
-            has_default = (
-                field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-            )
+            has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
             if name not in values and not has_default:
                 raise ConfigError(f"{name.upper()} is missing; it has no default.")
         return cls(**values)
@@ -174,15 +172,18 @@ def _coerced(name: str, value: Any, hint: Any) -> Any:
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
-def _check(name: str, value: Any, spec: Spec) -> None:
-    """Check a value against the bounds and options of its spec."""
+def check_value(name: str, value: Any, spec: Spec) -> None:
+    """Check a value against the bounds and options of its spec.
+
+    Raises:
+        ConfigError: if it is none of the options, or out of bounds.
+    """
     if spec.kind in ("raster", "text") and value == "":
         raise ConfigError(f"{name} is empty.")
     if spec.options is not None and value not in spec.options():
         known = spec.options()
         raise ConfigError(
-            f"{name} is '{value}', which does not exist.{nearest(str(value), known)} "
-            f"It can be: {', '.join(known)}."
+            f"{name} is '{value}', which does not exist.{nearest(str(value), known)} It can be: {', '.join(known)}."
         )
     if spec.kind not in ("integer", "number"):
         return

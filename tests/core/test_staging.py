@@ -87,9 +87,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, progress: Reco
     (tmp_path / "file").write_text("in the way")
     before = snapshot(tmp_path)
     for ask in (lambda s: s.file(tmp_path / name), lambda s: s.folder((tmp_path / name).parent)):
-        with pytest.raises(RasterError, match=r"file.* cannot be written.*Choose a folder"):
-            with Staging(progress) as staging:
-                ask(staging)
+        said = r"file.* cannot be written.*Choose a folder"
+        with pytest.raises(RasterError, match=said), Staging(progress) as staging:
+            ask(staging)
         assert snapshot(tmp_path) == before
 
 

@@ -126,9 +126,7 @@ def color(index: int) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
-def class_weights(
-    counts: Sequence[int] | NDArray[np.integer[Any]], bound: float = 10.0
-) -> NDArray[np.float64]:
+def class_weights(counts: Sequence[int] | NDArray[np.integer[Any]], bound: float = 10.0) -> NDArray[np.float64]:
     r"""Weigh classes by inverse frequency, bounded and normalised.
 
     With :math:`n_c` pixels of class *c*, :math:`n` pixels of *k* classes that occur,

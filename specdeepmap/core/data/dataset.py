@@ -247,8 +247,7 @@ def _read_rows(path: Path, columns: Sequence[str], parameter: str) -> list[dict[
     missing = [column for column in columns if column not in names]
     if missing:
         raise DatasetError(
-            f"{parameter}: {path} lacks the column(s) {', '.join(missing)}. Is it a table of the Dataset "
-            "Maker?"
+            f"{parameter}: {path} lacks the column(s) {', '.join(missing)}. Is it a table of the Dataset Maker?"
         )
     return rows
 

@@ -148,9 +148,7 @@ class LabelRaster:
                 f"{extent[0]:.6g}, {extent[1]:.6g} to {extent[2]:.6g}, {extent[3]:.6g}. Are these the right "
                 "layers, and are their coordinate systems right?"
             )
-        progress.info(
-            f"{self.name} lies on another grid than the image; it is warped to it (nearest neighbour)."
-        )
+        progress.info(f"{self.name} lies on another grid than the image; it is warped to it (nearest neighbour).")
         return Raster(self._warped(raster), self.name)
 
     def _warped(self, raster: Raster) -> gdal.Dataset:

@@ -106,9 +106,7 @@ class Moments:
         variance = np.divide(self.squares, self.count, out=np.zeros_like(self.count), where=self.count > 0)
         return np.asarray(np.sqrt(variance), np.float64)
 
-    def normalization(
-        self, scale: float, bad: tuple[bool, ...]
-    ) -> tuple[Normalization, list[int], list[int]]:
+    def normalization(self, scale: float, bad: tuple[bool, ...]) -> tuple[Normalization, list[int], list[int]]:
         """Turn the moments into a normalization that always holds.
 
         A band that is flagged bad or has no valid pixel gets mean 0, std 1 and the bad flag; a constant

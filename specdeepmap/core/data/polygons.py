@@ -61,9 +61,7 @@ def driver_name(target: Path) -> str:
         ConfigError: if its suffix is unknown.
     """
     if target.suffix.lower() not in _DRIVERS:
-        raise ConfigError(
-            f"VECTOR {target} ends in '{target.suffix}'; it can end in {', '.join(_DRIVERS)}."
-        )
+        raise ConfigError(f"VECTOR {target} ends in '{target.suffix}'; it can end in {', '.join(_DRIVERS)}.")
     return _DRIVERS[target.suffix.lower()]
 
 

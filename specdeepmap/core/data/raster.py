@@ -43,9 +43,7 @@ class Grid:
             return False
         pixel = max(abs(self.transform[1]), abs(self.transform[2])) or 1.0
         corners = ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))
-        return all(
-            math.dist(self.ground(*corner), other.ground(*corner)) <= tolerance * pixel for corner in corners
-        )
+        return all(math.dist(self.ground(*corner), other.ground(*corner)) <= tolerance * pixel for corner in corners)
 
     def same_crs(self, other: Grid) -> bool:
         """Tell whether two grids have the same CRS, or both have none."""

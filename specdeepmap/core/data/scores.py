@@ -133,9 +133,7 @@ def write_scores(path: Path, scores: Scores, classes: ClassTable) -> None:
     """Write the score table: a row per class, then the mean IoU."""
     header = ("Class", "IoU", "Name", "Precision", "Recall", "F1", "Support")
     rows: list[Sequence[object]] = [header]
-    measures = zip(
-        classes.entries, scores.iou, scores.precision, scores.recall, scores.f1, scores.support, strict=True
-    )
+    measures = zip(classes.entries, scores.iou, scores.precision, scores.recall, scores.f1, scores.support, strict=True)
     for entry, iou, precision, recall, f1, support in measures:
         numbers = (_text(precision), _text(recall), _text(f1))
         rows.append((entry.value, _text(iou), entry.name, *numbers, int(support)))
@@ -147,8 +145,7 @@ def write_confusion(path: Path, scores: Scores, classes: ClassTable) -> None:
     """Write the confusion matrix: rows true, columns predicted, by class value."""
     rows: list[Sequence[object]] = [("true\\predicted", *classes.values)]
     rows += [
-        (value, *(int(count) for count in counts))
-        for value, counts in zip(classes.values, scores.matrix, strict=True)
+        (value, *(int(count) for count in counts)) for value, counts in zip(classes.values, scores.matrix, strict=True)
     ]
     write_table(path, rows)
 

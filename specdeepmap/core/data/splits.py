@@ -136,9 +136,7 @@ def _swapped(
 def _shares(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn pixel sums into class shares; an empty set has NaN."""
     totals = sums[:, :LEFT_OUT].sum(axis=2, keepdims=True)
-    return np.divide(
-        sums[:, :LEFT_OUT], totals, out=np.full(sums[:, :LEFT_OUT].shape, np.nan), where=totals > 0
-    )
+    return np.divide(sums[:, :LEFT_OUT], totals, out=np.full(sums[:, :LEFT_OUT].shape, np.nan), where=totals > 0)
 
 
 def _spread(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -148,9 +146,7 @@ def _spread(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.maximum(highest - lowest, 0.0), np.float64)
 
 
-def _cost(
-    pixels: NDArray[np.float64], chips: NDArray[np.float64], present: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _cost(pixels: NDArray[np.float64], chips: NDArray[np.float64], present: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cost of splits: the imbalance, and 1 for each class missing in a set though it has enough chips."""
     spread = _spread(_shares(pixels))
     filled = pixels[:, :LEFT_OUT].sum(axis=2) > 0

@@ -78,9 +78,7 @@ def tile_starts(size: int, tile: int, step: int, edges: str) -> list[int]:
     return starts
 
 
-def split_windows(
-    size: tuple[int, int], tile: tuple[int, int], step: tuple[int, int], edges: str
-) -> list[Window]:
+def split_windows(size: tuple[int, int], tile: tuple[int, int], step: tuple[int, int], edges: str) -> list[Window]:
     """List the splitter's windows row by row; sizes are ``(x, y)`` in pixels."""
     columns = tile_starts(size[0], tile[0], step[0], edges)
     rows = tile_starts(size[1], tile[1], step[1], edges)

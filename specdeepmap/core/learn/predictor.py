@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.errors import CheckpointError, DeviceError, RasterError
+from specdeepmap.core.errors import CheckpointError, ConfigError, DeviceError, RasterError
 from specdeepmap.core.learn.architectures import build_network
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.options import choose_device
@@ -36,7 +36,14 @@ class Predictor:
         self.card, state = load_checkpoint(checkpoint)
         self.device = choose_device(device)
         card = self.card
-        network = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
+        try:
+            network = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
+        except (ConfigError, KeyError) as error:
+            raise CheckpointError(
+                f"CHECKPOINT {checkpoint}: the network that its card describes ({card.architecture}, {card.backbone}) "
+                "cannot be built here. It was made with another version of SpecDeepMap, segmentation-models-pytorch "
+                "or timm; update them, or train the model again."
+            ) from error
         try:
             network.load_state_dict(state)
         except RuntimeError as error:

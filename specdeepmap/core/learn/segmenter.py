@@ -141,7 +141,7 @@ class Segmenter(lightning.LightningModule):
         )
         schedule = SCHEDULERS[self.recipe.scheduler]
         steps = int(self.trainer.estimated_stepping_batches)
-        monitor = "val_loss" if self.trainer.val_dataloaders is not None else "train_loss"
+        monitor = "val_loss" if self.trainer.enable_validation else "train_loss"
         return {
             "optimizer": optimizer,
             "lr_scheduler": {

@@ -179,8 +179,7 @@ def _assign(job: PrepareJob, pairs: Sequence[ChipPair], counts: NDArray[np.int64
         assignment = split_stratified(counts, percents, job.seed)
     if job.split != "given" and not np.any(assignment != LEFT_OUT):
         raise ConfigError(
-            f"TRAIN_PERCENT, VALIDATION_PERCENT and TEST_PERCENT take no chip out of {len(pairs)}; raise "
-            "them."
+            f"TRAIN_PERCENT, VALIDATION_PERCENT and TEST_PERCENT take no chip out of {len(pairs)}; raise them."
         )
     return assignment
 
@@ -190,8 +189,7 @@ def _given(folder: Path, pairs: Sequence[ChipPair]) -> Assignment:
     path = folder / INDEX_NAME
     if not path.is_file():
         raise DatasetError(
-            f"SPLIT is given, but {folder} holds no {INDEX_NAME}. Run the Raster Splitter, or take another "
-            "SPLIT."
+            f"SPLIT is given, but {folder} holds no {INDEX_NAME}. Run the Raster Splitter, or take another SPLIT."
         )
     splits = read_splits(path)
     assignment = np.full(len(pairs), LEFT_OUT, np.int8)
@@ -303,9 +301,7 @@ def _warn_of_bands(
     if empty:
         progress.warning(f"Bands without one valid pixel, which will not be used: {_listed(empty)}.")
     if constant:
-        progress.warning(
-            f"Bands with the same value everywhere (standard deviation set to 1): {_listed(constant)}."
-        )
+        progress.warning(f"Bands with the same value everywhere (standard deviation set to 1): {_listed(constant)}.")
     if all(normalization.bad):
         raise DatasetError("DATA_FOLDER: no band of the training chips has one valid pixel.")
 

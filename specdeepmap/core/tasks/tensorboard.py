@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
@@ -25,7 +26,7 @@ _ANSWER_SECONDS = 60
 def serve(job: TensorBoardJob, progress: Progress) -> TensorBoardResult:
     """Start a server on the log folder, in a thread of this process, and wait until it answers.
 
-    The server lives as long as this process. One that already runs on the same folder is used instead.
+    The server lives as long as this process, which ``__main__`` keeps alive. One that already runs on the same folder is used instead.
 
     Raises:
         ConfigError: if the folder holds no logs, or no port is free.
@@ -101,6 +102,7 @@ def _wait(url: str, progress: Progress) -> None:
 
 def _announce(folder: str, port: int) -> None:
     """Let later launches find this server, the way TensorBoard itself does; the note goes with the process."""
+    atexit.register(manager.remove_info_file)
     manager.write_info_file(
         manager.TensorBoardInfo(
             version=version.VERSION,

@@ -79,9 +79,7 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     progress.report(1.0)
     skipped = len(windows) - len(records)
     progress.info(f"{len(records)} chips written, {skipped} left out for too few labelled pixels.")
-    return TileResult(
-        output_folder=job.output_folder, tile_count=len(records), skipped_count=skipped, tile_index=index
-    )
+    return TileResult(output_folder=job.output_folder, tile_count=len(records), skipped_count=skipped, tile_index=index)
 
 
 def _write_chips(

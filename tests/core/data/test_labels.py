@@ -71,6 +71,8 @@ def test_what_a_mask_leaves_out_is_unlabelled(tmp_path: Path, progress: Recorder
     mask = np.arange(48).reshape(6, 8) % 3 > 0
     labels = LabelRaster(str(write_raster(tmp_path / "l.tif", ids, mask=mask)), GRID, progress)
     assert np.array_equal(labels.read(WHOLE), np.where(mask, ids, 0))
+    labels = LabelRaster(str(tmp_path / "l.tif"), GRID, progress, zero_as=9)
+    assert np.array_equal(labels.read(WHOLE), np.where(mask, np.where(ids == 0, 9, ids), 0))
 
 
 @pytest.mark.parametrize("nodata", [None, 0, 255])
@@ -99,7 +101,7 @@ def test_zero_on_another_grid_is_a_class_only_where_there_are_labels(
 
 def test_zero_as_an_id_that_is_taken_is_refused(tmp_path: Path, progress: Recorder, ids: Array) -> None:
     labels = LabelRaster(str(write_raster(tmp_path / "l.tif", ids)), GRID, progress, zero_as=7)
-    with pytest.raises(ConfigError, match="ZERO_AS is 7, .*already holds a class 7"):
+    with pytest.raises(ConfigError, match=r"ZERO_AS is 7, .*already holds a class 7"):
         labels.values(progress)
 
 

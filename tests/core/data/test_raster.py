@@ -139,7 +139,7 @@ def test_complex_numbers_are_refused(tmp_path: Path, numbers: Array, gdal_errors
 def test_what_is_no_raster_is_named(tmp_path: Path, gdal_errors: str) -> None:
     (tmp_path / "text.tif").write_text("hello")
     for name in (tmp_path / "text.tif", tmp_path / "missing ä.tif", tmp_path, ""):
-        with pytest.raises(RasterError, match="cannot be opened as a raster: .") as caught:
+        with pytest.raises(RasterError, match=r"cannot be opened as a raster: .") as caught:
             Raster.open(name)
         assert str(name) in str(caught.value)
 

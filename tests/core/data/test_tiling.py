@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_covering_of_any_size(size: int, tile: int, data: st.DataObject) -> None
     overlap = data.draw(st.integers(0, (tile - 1) // 2))
     spans = covering(size, tile, overlap)
     assert spans[0].keep_start == 0 and spans[-1].keep_end == size
-    for left, right in zip(spans, spans[1:], strict=False):
+    for left, right in pairwise(spans):
         assert left.keep_end == right.keep_start
         assert left.start < right.start
     for span in spans:
@@ -66,7 +68,7 @@ def test_tile_starts(size: int, tile: int, step: int) -> None:
     assert drop == [start for start in pad if start + tile <= size]
     assert shift == sorted(set(shift))
     assert set(drop) <= set(shift)
-    assert all(0 <= start and (start + tile <= size or (tile > size and start == 0)) for start in shift)
+    assert all(start >= 0 and (start + tile <= size or (tile > size and start == 0)) for start in shift)
     covered = {pixel for start in pad for pixel in range(start, min(start + tile, size))}
     assert covered <= {pixel for start in shift for pixel in range(start, start + tile)}, "shift loses nothing"
     if step <= tile:

@@ -18,6 +18,9 @@ from specdeepmap.core.data.writer import GeoTiff, overview_levels, write_class_c
 from specdeepmap.core.errors import RasterError
 from tests.helpers import TRANSFORM, Array, full_disk, read_pixels, utm
 
+# With GDAL's exceptions on, its destructor complains once more about the full disk.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 GRID = Grid(30, 20, TRANSFORM, utm())
 
 

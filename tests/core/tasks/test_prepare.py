@@ -85,7 +85,9 @@ def test_sets_are_disjoint_complete_and_as_large_as_wanted(data: Path, split: st
     result = prepare(data, split=split, train_percent=60, validation_percent=20, test_percent=20)
     sets = sets_of(data)
     assert [len(sets[name]) for name in SPLIT_NAMES] == [15, 5, 5]
-    assert sorted(sum(sets.values(), [])) == sorted(path.stem for path in (data / "images").glob("*.tif"))
+    assert sorted(chip for members in sets.values() for chip in members) == sorted(
+        path.stem for path in (data / "images").glob("*.tif")
+    )
     assert result.train_csv == data / "train_files.csv" and result.statistics_csv == data / STATISTICS
     assert {path.name for path in data.iterdir()} == {*TABLES, STATISTICS, "images", "labels", "tiles.gpkg"}
     marked = read_splits(data / "tiles.gpkg")
@@ -170,7 +172,7 @@ def test_no_valid_band_at_all(tmp_path: Path) -> None:
         raster = gdal.Open(str(path), gdal.GA_Update)
         raster.WriteArray(np.full((8, 8), 1 + index % 2, np.uint8))
         del raster
-    with pytest.raises(DatasetError, match="no band .* one valid pixel"):
+    with pytest.raises(DatasetError, match=r"no band .* one valid pixel"):
         prepare(data)
     assert not (data / "train_files.csv").exists()
 
@@ -197,7 +199,7 @@ def test_one_class_only_names_zero_as(tmp_path: Path, random: np.random.Generato
     labels[3:9, 3:9] = 4
     data = cut(tmp_path / "data", random.random((1, 16, 16)), labels)
     before = snapshot(data)
-    with pytest.raises(DatasetError, match="only class 4.*ZERO_AS"):
+    with pytest.raises(DatasetError, match=r"only class 4.*ZERO_AS"):
         prepare(data)
     assert snapshot(data) == before
 
@@ -209,7 +211,7 @@ def test_chips_that_do_not_pair_are_named(data: Path) -> None:
 
 
 def test_percentages_over_100_and_of_0_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="TRAIN_PERCENT.* add up to 100.5"):
+    with pytest.raises(ConfigError, match=r"TRAIN_PERCENT.* add up to 100.5"):
         PrepareJob(data_folder=tmp_path, train_percent=80, validation_percent=10, test_percent=10.5)
     with pytest.raises(ConfigError, match="all 0"):
         PrepareJob(data_folder=tmp_path, train_percent=0, validation_percent=0, test_percent=0)
@@ -275,7 +277,7 @@ def test_a_given_split(data: Path, tmp_path: Path) -> None:
     prepare(data, split="given", output_folder=tmp_path / "out")
     assert sets_of(tmp_path / "out") == wanted
     write_splits(data / "tiles.gpkg", {names[0]: "training"})
-    with pytest.raises(DatasetError, match="into 'training'.*train, validation, test"):
+    with pytest.raises(DatasetError, match=r"into 'training'.*train, validation, test"):
         prepare(data, split="given")
     write_splits(data / "tiles.gpkg", {})
     with pytest.raises(DatasetError, match="empty for every chip"):
@@ -334,7 +336,7 @@ def test_chips_that_differ_in_bands_are_named(data: Path, random: np.random.Gene
     name = sorted((data / "images").glob("*.tif"))[3].name
     write_raster(data / "images" / name, random.random((5, 8, 8)), transform=TRANSFORM)
     before = snapshot(data)
-    with pytest.raises(DatasetError, match="has 5 bands.*has 2|has 2 bands.*has 5"):
+    with pytest.raises(DatasetError, match=r"has 5 bands.*has 2|has 2 bands.*has 5"):
         prepare(data, train_percent=100, validation_percent=0, test_percent=0)
     assert snapshot(data) == before
 
@@ -376,7 +378,7 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_what_was_there(tmp_path: Pa
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, data: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RasterError, match="file.* cannot be written"):
+    with pytest.raises(RasterError, match=r"file.* cannot be written"):
         prepare(data, output_folder=tmp_path / "file" / "out")
 
 

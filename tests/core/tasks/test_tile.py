@@ -23,6 +23,9 @@ from specdeepmap.core.jobs import TileJob, TileResult
 from specdeepmap.core.tasks.tile import tile_raster
 from tests.helpers import TRANSFORM, Array, Recorder, full_disk, read_pixels, snapshot, write_raster
 
+# With GDAL's exceptions on, its destructor complains once more about the full disk.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def tile(folder: Path, image: Path, labels: Path, progress: Recorder | None = None, **values: Any) -> TileResult:
     """Run the splitter, by default with chips of 8 pixels, side by side, all of them kept."""
@@ -340,7 +343,7 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_what_was_there(
     tile(out, image, labels, **sizes)
     before = snapshot(out)
     for folder in (out, tmp_path / "new" / "deep"):
-        with full_disk(size), pytest.raises(RasterError, match="cannot be written.*Is the disk full"):
+        with full_disk(size), pytest.raises(RasterError, match=r"cannot be written.*Is the disk full"):
             tile(folder, image, labels, **sizes)
     assert snapshot(out) == before
     assert not (tmp_path / "new").exists()
@@ -348,7 +351,7 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_what_was_there(
 
 def test_a_full_disk_at_the_index(tmp_path: Path, scene: tuple[Path, Path], gdal_errors: str) -> None:
     out = tmp_path / "out"  # chips are small here, the index is not
-    with full_disk(30_000), pytest.raises(RasterError, match="cannot be written.*Is the disk full"):
+    with full_disk(30_000), pytest.raises(RasterError, match=r"cannot be written.*Is the disk full"):
         tile(out, *scene)
     assert not out.exists()
     tile(out, *scene)
@@ -377,7 +380,7 @@ def test_chips_that_cannot_be_replaced_stay(
     monkeypatch.setattr(Path, "replace", fail_once)
     for stop in (1, 4, 8, 11, 20, 26):
         moves = 0
-        with pytest.raises(RasterError, match="cannot be replaced.*in use"):
+        with pytest.raises(RasterError, match=r"cannot be replaced.*in use"):
             tile(out, *scene, step_x=4)
         assert snapshot(out) == before, stop
 
@@ -385,7 +388,7 @@ def test_chips_that_cannot_be_replaced_stay(
 @pytest.mark.parametrize("place", ["file", "file/out", "file/out/deep"])
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, scene: tuple[Path, Path], place: str) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RasterError, match="file.* cannot be written"):
+    with pytest.raises(RasterError, match=r"file.* cannot be written"):
         tile(tmp_path / place, *scene)
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -402,7 +405,7 @@ def test_zero_as_a_class(tmp_path: Path, scene: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="ZERO_AS is 1"):
         tile(tmp_path / "other", scene[0], labels, zero_as=1)
     blank = write_raster(tmp_path / "blank.tif", np.zeros((16, 24), np.uint8))
-    with pytest.raises(DatasetError, match="holds no labelled pixel.*ZERO_AS"):
+    with pytest.raises(DatasetError, match=r"holds no labelled pixel.*ZERO_AS"):
         tile(tmp_path / "other", scene[0], blank)
     assert not (tmp_path / "other").exists()
 
@@ -457,7 +460,7 @@ def test_an_image_smaller_than_a_chip(tmp_path: Path) -> None:
     tile(tmp_path / "out", image, labels)
     assert (chips(tmp_path / "out")["i_tile_0_0"] == 5).all(), "mirrored"
     assert chips(tmp_path / "out", "labels")["i_tile_0_0"].sum() == 1
-    with pytest.raises(ConfigError, match="larger than the image.*EDGES pad"):
+    with pytest.raises(ConfigError, match=r"larger than the image.*EDGES pad"):
         tile(tmp_path / "out2", image, labels, edges="drop")
 
 

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tests of checkpoints: they carry all that is needed, name nobody, and never run anything."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+from specdeepmap.core.data.dataset import Dataset
+from specdeepmap.core.errors import CheckpointError
+from specdeepmap.core.learn.checkpoint import FORMAT, KEY, ModelCard, chip_mark, load_checkpoint
+from specdeepmap.core.learn.predictor import Predictor
+from tests.chips import TINY
+from tests.core.learn.test_weights import Evil
+
+pytestmark = pytest.mark.torch
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def test_the_card_says_what_was_trained_on_what(checkpoint: Path, dataset_folder: Path) -> None:
+    dataset = Dataset.open(dataset_folder)
+    card, state = load_checkpoint(checkpoint)
+    assert (card.format, card.architecture, card.backbone) == (FORMAT, "unet", TINY)
+    assert card.bands[:3] == ("B1", "B2", "B3") and card.wavelengths_nm[1] == 490
+    assert (card.normalization, card.classes) == (dataset.statistics, dataset.classes)
+    assert (card.chip_width, card.chip_height) == (32, 32)
+    assert card.settings["learning_rate"] == 0.001 and card.settings["seed"] == 42
+    assert card.fingerprint == dataset.fingerprint
+    known = [pair.name for name in ("train", "validation") for pair in dataset.chips[name]]
+    assert set(card.trained_on) == {chip_mark(name) for name in known}
+    assert {"python", "torch", "lightning"} <= set(card.versions)
+    assert f"val_iou_{card.metrics['val_iou']:.4f}" in checkpoint.name
+    assert f"{card.metrics['epoch']:05d}-" in checkpoint.name
+    assert all(isinstance(tensor, torch.Tensor) for tensor in state.values()) and state
+
+
+def test_card_to_json_and_back(checkpoint: Path) -> None:
+    card, _ = load_checkpoint(checkpoint)
+    assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
+    assert ModelCard.from_json(json.loads(checkpoint.with_suffix(".json").read_text("utf-8"))) == card
+    assert card.at({"val_iou": math.nan, "val_loss": 0.5}).metrics == {"val_iou": None, "val_loss": 0.5}
+
+
+def test_last_checkpoint_is_a_model_too(checkpoint: Path) -> None:
+    last = checkpoint.with_name("last.ckpt")
+    card, state = load_checkpoint(last)
+    assert card.metrics["epoch"] == 1
+    assert state.keys() == load_checkpoint(checkpoint)[1].keys()
+    assert "optimizer_states" in content_of(last) and "optimizer_states" not in content_of(checkpoint)
+    assert last.with_suffix(".json").is_file()
+
+
+def test_no_path_and_no_name_is_in_it(checkpoint: Path, dataset_folder: Path) -> None:
+    names = {str(Path.home()), str(checkpoint.parents[2]), str(dataset_folder.parent), str(Path.cwd())}
+    names |= {"pytest-of-", str(Path(torch.__file__).parents[1])}
+    # Short ones, such as root, may stand there by chance.
+    names |= {name for name in (getpass.getuser(), socket.gethostname()) if len(name) > 4}
+    for path in checkpoint.parent.iterdir():
+        raw = path.read_bytes()
+        for name in names:
+            assert name.encode() not in raw, f"{name} in {path.name}"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
+def test_cut_off_file(checkpoint: Path, tmp_path: Path, share: float) -> None:
+    raw = checkpoint.read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(raw[: int(share * len(raw))])
+    with pytest.raises(CheckpointError, match=r"CHECKPOINT .*cut\.ckpt"):
+        load_checkpoint(tmp_path / "cut.ckpt")
+
+
+def test_a_program_in_the_file_is_not_run(checkpoint: Path, tmp_path: Path) -> None:
+    torch.save({**content_of(checkpoint), "more": Evil(tmp_path / "trace")}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match="not loaded"):
+        load_checkpoint(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_checkpoint_of_another_lightning_program(tmp_path: Path) -> None:
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    )
+    trainer.fit(BoringModel())
+    trainer.save_checkpoint(tmp_path / "foreign.ckpt")
+    with pytest.raises(CheckpointError, match="no model card"):
+        load_checkpoint(tmp_path / "foreign.ckpt")
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], 7, {KEY: 5}, {KEY: "card"}, {"state_dict": {}}])
+def test_what_is_no_checkpoint(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="no model of the Deep Learning Trainer"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_text_and_nothing(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("a text", "utf-8")
+    with pytest.raises(CheckpointError, match="no PyTorch file"):
+        load_checkpoint(tmp_path / "text.ckpt")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match="INIT_CHECKPOINT"):
+        load_checkpoint(tmp_path / "none.ckpt", "INIT_CHECKPOINT")
+
+
+def _newer(card: dict[str, Any]) -> None:
+    card["format"] = FORMAT + 1
+
+
+def _no_bands(card: dict[str, Any]) -> None:
+    del card["bands"]
+
+
+def _wrong_type(card: dict[str, Any]) -> None:
+    card["normalization"] = [1, 2]
+
+
+def _wrong_classes(card: dict[str, Any]) -> None:
+    card["classes"] = {"entries": [{"value": 0, "name": "a", "color": "#000000"}]}
+
+
+def _no_std(card: dict[str, Any]) -> None:
+    card["normalization"]["std"][0] = 0.0
+
+
+def _architecture(card: dict[str, Any]) -> None:
+    card["architecture"] = "of_the_future"
+
+
+def _backbone(card: dict[str, Any]) -> None:
+    card["backbone"] = "of_the_future"
+
+
+def _other_backbone(card: dict[str, Any]) -> None:
+    card["backbone"] = "resnet18"
+
+
+def _fewer_bands(card: dict[str, Any]) -> None:
+    card["bands"] = card["bands"][:-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_newer, "Update SpecDeepMap"),
+        (_no_bands, "BANDS is missing"),
+        (_wrong_type, "damaged model card"),
+        (_wrong_classes, "outside 1 to 255"),
+        (_no_std, "above 0"),
+        (_architecture, "of_the_future"),
+        (_backbone, "of_the_future"),
+        (_other_backbone, "do not fit"),
+        (_fewer_bands, "card"),
+    ],
+)
+def test_cards_that_cannot_be_used(
+    checkpoint: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], text: str
+) -> None:
+    content = content_of(checkpoint)
+    change(content[KEY])
+    torch.save(content, tmp_path / "changed.ckpt")
+    with pytest.raises(CheckpointError, match=text) as caught:
+        Predictor(tmp_path / "changed.ckpt", "cpu")
+    assert "changed.ckpt" in str(caught.value)
+
+
+def test_weights_that_are_missing(checkpoint: Path, tmp_path: Path) -> None:
+    content = content_of(checkpoint)
+    del content["state_dict"]
+    torch.save(content, tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        load_checkpoint(tmp_path / "none.ckpt")
