@@ -45,6 +45,7 @@ class Algorithm(QgsProcessingAlgorithm):
     def __init__(self) -> None:
         super().__init__()
         self._job: Job | None = None
+        self._to_load: dict[str, QgsProcessingContext.LayerDetails] = {}
 
     def createInstance(self) -> Algorithm:
         """Give QGIS a fresh instance for each run."""
@@ -74,10 +75,10 @@ class Algorithm(QgsProcessingAlgorithm):
         if iface is None:
             return self.ABOUT
         entries = "".join(
-            f"<dt><b>{html.escape(spec.label)}</b> <i>{field.name.upper()}</i></dt><dd>{html.escape(spec.help, quote=False)}</dd>"
+            f"<p><b>{html.escape(spec.label)}</b> <i>{field.name.upper()}</i><br>{html.escape(spec.help, quote=False)}</p>"
             for field, spec in self._asked()
         )
-        return f"<p>{html.escape(self.ABOUT)}</p><dl>{entries}</dl>"
+        return f"<p>{html.escape(self.ABOUT)}</p>{entries}"
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         """Declare parameters and outputs as the Job and its Result have them."""
@@ -108,6 +109,7 @@ class Algorithm(QgsProcessingAlgorithm):
             self._job = self.job(parameters, context)
         except SpecDeepMapError as error:
             raise QgsProcessingException(str(error)) from error
+        self._to_load = context.layersToLoadOnCompletion()
         return True
 
     def processAlgorithm(
@@ -116,6 +118,8 @@ class Algorithm(QgsProcessingAlgorithm):
         """Run the Job in the background."""
         if self._job is None:
             raise QgsProcessingException("The algorithm was not prepared.")
+        # In the background there is another context, whose layers replace those promised while preparing.
+        context.setLayersToLoadOnCompletion({**self._to_load, **context.layersToLoadOnCompletion()})
         try:
             result = self.work(self._job, FeedbackProgress(feedback))
         except SpecDeepMapError as error:

@@ -13,9 +13,11 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProcessingLayerPostProcessorInterface,
+    QgsProcessingUtils,
     QgsProviderRegistry,
     QgsRasterLayer,
     QgsRendererCategory,
+    QgsVectorFileWriter,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtGui import QColor
@@ -39,9 +41,46 @@ def raster_source(layer: QgsRasterLayer, parameter: str) -> str:
     return layer.source() if parts.get("layerName") else parts.get("path") or layer.source()
 
 
-def class_entries(layer: QgsRasterLayer) -> tuple[ClassEntry, ...]:
-    """Read classes from a layer's paletted renderer; a label that repeats the value is no name."""
-    renderer = layer.renderer()
+def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingContext) -> str:
+    """Give the GDAL name of a label layer, or the OGR name of a vector layer with layer name and filter.
+
+    Vectors that do not lie in a file, such as those of a memory layer, are copied to a temporary one.
+
+    Raises:
+        ConfigError: if the layer is neither, or cannot be copied.
+    """
+    if isinstance(layer, QgsRasterLayer):
+        return raster_source(layer, parameter)
+    if not isinstance(layer, QgsVectorLayer):
+        raise ConfigError(f"{parameter} is the layer '{layer.name()}', which is neither a raster nor vectors.")
+    if layer.providerType() == "ogr":
+        parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
+        named = f"|layername={parts['layerName']}" if parts.get("layerName") else ""
+        subset = f"|subset={layer.subsetString()}" if layer.subsetString() else ""
+        return f"{parts['path']}{named}{subset}"
+    path = QgsProcessingUtils.generateTempFilename("labels.gpkg")
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName, options.layerName = "GPKG", "labels"
+    code, text, *_ = QgsVectorFileWriter.writeAsVectorFormatV3(layer, path, context.transformContext(), options)
+    if code != QgsVectorFileWriter.WriterError.NoError:
+        raise ConfigError(f"{parameter}: the layer '{layer.name()}' cannot be copied to a file: {text}")
+    return path
+
+
+def class_entries(layer: QgsMapLayer | None, field: str | None) -> tuple[ClassEntry, ...]:
+    """Read classes from a layer's renderer.
+
+    Args:
+        layer: a raster with a paletted renderer, or vectors with a categorised one; any other has no classes.
+        field: the class field of vectors; a renderer of another field says nothing.
+
+    Returns:
+        Value, name and colour. A name that repeats the value is none. Text classes have their position as value: what
+        counts of them is name and colour.
+    """
+    renderer = None if layer is None else layer.renderer()
+    if isinstance(renderer, QgsCategorizedSymbolRenderer) and field and renderer.classAttribute() == field:
+        return _category_entries(renderer)
     if not isinstance(renderer, QgsPalettedRasterRenderer):
         return ()
     entries = []
@@ -51,6 +90,19 @@ def class_entries(layer: QgsRasterLayer) -> tuple[ClassEntry, ...]:
             label = entry.label.strip()
             name = "" if label in (str(value), str(int(value))) else label
             entries.append(ClassEntry(int(value), name, entry.color.name()))
+    return tuple(entries)
+
+
+def _category_entries(renderer: QgsCategorizedSymbolRenderer) -> tuple[ClassEntry, ...]:
+    """Read classes from the categories of a vector layer."""
+    entries = []
+    for position, category in enumerate(renderer.categories()[:255], 1):
+        value, color = category.value(), category.symbol().color().name()
+        if isinstance(value, str) and value:
+            entries.append(ClassEntry(position, value, color))
+        elif isinstance(value, (int, float)) and UNLABELLED < value <= 255 and value == int(value):
+            label = category.label().strip()
+            entries.append(ClassEntry(int(value), "" if label == str(value) else label, color))
     return tuple(entries)
 
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qgis.core import (
+    QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingOutputDefinition,
     QgsProcessingOutputFile,
     QgsProcessingOutputFolder,
+    QgsProcessingOutputHtml,
     QgsProcessingOutputNumber,
     QgsProcessingOutputRasterLayer,
     QgsProcessingOutputString,
@@ -24,9 +26,11 @@ from qgis.core import (
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
+    QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterMapLayer,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
@@ -36,7 +40,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QVariant
 
-from specdeepmap.algorithms.layers import raster_source
+from specdeepmap.algorithms.layers import label_source, raster_source
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.record import Spec, check_value, parse_number
 
@@ -48,6 +52,7 @@ _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 OUTPUTS: dict[str, Callable[[str, str], QgsProcessingOutputDefinition]] = {
     "folder": QgsProcessingOutputFolder,
     "file": QgsProcessingOutputFile,
+    "html": QgsProcessingOutputHtml,
     "raster": QgsProcessingOutputRasterLayer,
     "vector": QgsProcessingOutputVectorLayer,
     "number": QgsProcessingOutputNumber,
@@ -132,6 +137,19 @@ def _raster(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefini
     return QgsProcessingParameterRasterLayer(name, spec.label, None, _optional(field))
 
 
+def _labels(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    kinds = QgsProcessing.SourceType
+    allowed = [kinds.TypeRaster, kinds.TypeVectorPolygon, kinds.TypeVectorPoint]
+    return QgsProcessingParameterMapLayer(name, spec.label, None, _optional(field), allowed)
+
+
+def _class_field(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
+    # With the layer as its parent, QGIS 3.40 crashes where that is a raster: the widget looks it up by itself.
+    parameter = QgsProcessingParameterField(name, spec.label, None, "", optional=_optional(field))
+    parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.FieldWidgetWrapper", "layer": "LABELS"}})
+    return parameter
+
+
 def _file(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefinition:
     return QgsProcessingParameterFile(
         name,
@@ -158,7 +176,9 @@ def _number(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefini
     if spec.maximum is not None:
         parameter.setMaximum(spec.maximum)
     if not whole:
-        parameter.setMetadata({"widget_wrapper": {"decimals": 8}})  # 6 by default: too few for learning rates
+        # QGIS's 6 are too few for learning rates, and too many to read where both ends are known: percentages.
+        decimals = 8 if lowest is None or spec.maximum is None else 2
+        parameter.setMetadata({"widget_wrapper": {"decimals": decimals}})
     return parameter
 
 
@@ -214,6 +234,8 @@ def _vector_out(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDe
 
 _MAKERS: dict[str, Callable[[str, Spec, Field], QgsProcessingParameterDefinition]] = {
     "raster": _raster,
+    "labels": _labels,
+    "field": _class_field,
     "file": _file,
     "folder": _folder,
     "integer": _number,
@@ -238,6 +260,17 @@ def _read_raster(
     if layer is None or not layer.isValid():
         raise ConfigError(f"{name} is '{parameters.get(name)}', which cannot be opened as a raster. Does it exist?")
     return raster_source(layer, name)
+
+
+def _read_labels(
+    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> str:
+    layer = algorithm.parameterAsLayer(parameters, name, context)
+    if layer is None or not layer.isValid():
+        raise ConfigError(
+            f"{name} is '{parameters.get(name)}', which can be opened neither as a raster nor as vectors. Does it exist?"
+        )
+    return label_source(layer, name, context)
 
 
 def _read_number(
@@ -289,6 +322,8 @@ def _read_file(
 
 _READERS: dict[str, Reader] = {
     "raster": _read_raster,
+    "labels": _read_labels,
+    "field": _read_text,
     "file": _read_file,
     "folder": _read_file,
     "integer": _read_number,

@@ -27,8 +27,8 @@ class RasterSplitter(Algorithm):
     def job(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Job:
         """Add the class names and colours of the label layer."""
         job = super().job(parameters, context)
-        layer = self.parameterAsRasterLayer(parameters, "LABELS", context)
-        return replace(job, classes=class_entries(layer))
+        layer = self.parameterAsLayer(parameters, "LABELS", context)
+        return replace(job, classes=class_entries(layer, job.class_field))
 
     def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:
         """Have the tile index loaded."""

@@ -11,10 +11,14 @@ from typing import Any
 
 from processing.gui.wrappers import DIALOG_MODELER, WidgetWrapper
 from qgis.core import (
+    QgsProcessingContext,
     QgsProcessingModelChildParameterSource,
     QgsProcessingOutputString,
     QgsProcessingParameterEnum,
     QgsProcessingParameterString,
+    QgsProcessingUtils,
+    QgsProject,
+    QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import QComboBox, QCompleter
@@ -68,6 +72,50 @@ class SuggestionWidgetWrapper(WidgetWrapper):
         text = self.widget.currentText().strip()
         index = self.widget.findText(text)
         return text if index < 0 else self.widget.itemData(index)
+
+
+class FieldWidgetWrapper(WidgetWrapper):
+    """A list of the fields of a layer that is chosen in another widget; empty for a raster."""
+
+    def createWidget(self, layer: str) -> QComboBox:
+        """Make the list; it can be typed into, for files that are no layers yet."""
+        self._layer_name = layer
+        combo = QComboBox()
+        combo.setEditable(True)
+        combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        _offer_model_values(self, combo)
+        combo.editTextChanged.connect(lambda _: self.widgetValueHasChanged.emit(self))
+        return combo
+
+    def postInitialize(self, wrappers: list[Any]) -> None:
+        """Follow the widget of the layer."""
+        for wrapper in wrappers:
+            if wrapper.parameterDefinition().name() == self._layer_name:
+                wrapper.widgetValueHasChanged.connect(self._list_fields)
+                self._list_fields(wrapper)
+
+    def setValue(self, value: Any) -> None:
+        """Show a value."""
+        self.widget.setCurrentText("") if value is None else self.setComboValue(value)
+
+    def value(self) -> Any:
+        """Give the field, or the model value, that stands in the list; None where it is empty."""
+        text = self.widget.currentText().strip()
+        index = self.widget.findText(text)
+        data = None if index < 0 else self.widget.itemData(index)
+        return data or text or None
+
+    def _list_fields(self, wrapper: Any) -> None:
+        """List the fields of the layer; what was chosen stays where the new layer has it, too."""
+        value = wrapper.parameterValue() if hasattr(wrapper, "parameterValue") else wrapper.value()
+        layer = QgsProcessingUtils.mapLayerFromString(str(value or ""), QgsProcessingContext())
+        if layer is None:
+            layer = QgsProject.instance().mapLayer(str(value or ""))
+        names = [field.name() for field in layer.fields()] if isinstance(layer, QgsVectorLayer) else []
+        before = self.widget.currentText()
+        self.widget.clear()
+        self.widget.addItems(names)
+        self.widget.setCurrentText(before if before in names else "")
 
 
 def _offer_model_values(wrapper: WidgetWrapper, combo: QComboBox) -> None:

@@ -9,6 +9,7 @@ closed standard input cancels the job.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError
 from specdeepmap.core.jobs import Job, TensorBoardJob, job_from_json
-from specdeepmap.core.progress import EventProgress, TextProgress
+from specdeepmap.core.progress import EventProgress, Progress, TextProgress
 from specdeepmap.core.run import GRACE_SECONDS, wait_while
 from specdeepmap.core.staging import remove_staged
 
@@ -90,13 +91,10 @@ def _run_for_parent(path: Path) -> int:
 
 
 def _serve_on(job: Job, progress: Progress) -> None:
-    """Keep the server of this process alive as long as its job says, or until a cancel.
-
-    Raises:
-        Canceled: if the progress was canceled.
-    """
+    """Keep the server of this process alive as long as its job says, or until a cancel: its ordinary end."""
     if isinstance(job, TensorBoardJob):
-        wait_while(lambda: True, progress, job.duration or math.inf)
+        with contextlib.suppress(Canceled, KeyboardInterrupt):
+            wait_while(lambda: True, progress, job.duration or math.inf)
 
 
 def _stop_with_parent(progress: EventProgress) -> None:

@@ -79,11 +79,18 @@ class TileJob(Job):
         "The raster to cut: any GDAL raster, any number of bands, any real number type.",
     )
     labels: str = ask(
-        "raster",
+        "labels",
         "Labels",
-        "A raster of class ids, whole numbers from 0 to 255; 0 and its no-data value mean unlabelled. "
-        "Labels on another grid or coordinate system are warped onto the image's grid (nearest "
-        "neighbour), and the log says so.",
+        "A raster of class ids, whole numbers from 0 to 255; 0 and its no-data value mean unlabelled. Or polygons or "
+        "points with a class field. Labels on another grid or in another coordinate system are brought onto the "
+        "image's grid (rasters: nearest neighbour; polygons: by pixel centres), and the log says so.",
+    )
+    class_field: str | None = ask(
+        "field",
+        "Class field (vector labels)",
+        "The field of polygons or points that holds the class: ids from 1 to 255, or names as text, which get ids 1 "
+        "to n in alphabetical order. Needed for vector labels. Default: not set.",
+        None,
     )
     zero_as: int | None = ask(
         "integer",
@@ -182,6 +189,7 @@ class PrepareResult(Result):
     test_csv: Path = made("file", "Test files")
     summary_csv: Path = made("file", "Class summary")
     statistics_csv: Path | None = made("file", "Band statistics")
+    report: Path = made("html", "Report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,11 +230,30 @@ class PrepareJob(Job):
     split: str = ask(
         "choice",
         "Split",
-        "stratified gives the three sets class shares that are as equal as possible; random draws chips by "
-        "chance; given takes the sets from the field split of tiles.gpkg (train, validation, test), which "
+        "stratified gives the three sets class shares that are as equal as possible; blocks does so with spatial "
+        "blocks of chips, so that the sets lie apart: the honest choice where neighbouring chips are alike; random "
+        "draws chips by chance; given takes the sets from the field split of tiles.gpkg (train, validation, test), which "
         "you may edit in QGIS; the percentages are then ignored. Default: stratified.",
         "stratified",
         options=titles(SPLITS),
+    )
+    block_size: int = ask(
+        "integer",
+        "Block size (pixels)",
+        "Side of a square block in pixels, for SPLIT blocks. Default: 0 = auto, as large as leaves about two dozen "
+        "blocks.",
+        0,
+        minimum=0,
+        advanced=True,
+    )
+    buffer: int = ask(
+        "integer",
+        "Buffer (pixels)",
+        "Chips of different sets keep at least this distance, for SPLIT blocks; chips that come nearer are left "
+        "out. Default: 0, they may touch but never overlap.",
+        0,
+        minimum=0,
+        advanced=True,
     )
     scaler: float | None = ask(
         "number",
@@ -254,7 +281,7 @@ class PrepareJob(Job):
     )
     output_folder: Path | None = ask(
         "folder_out",
-        "Output folder",
+        "Output folder (if skipped: the folder with chips)",
         "Where the tables are written. Default: empty, the folder with chips. Elsewhere, tiles.gpkg is "
         "copied along and the folder with chips stays untouched.",
         None,
@@ -267,6 +294,9 @@ class PrepareJob(Job):
                 f"TRAIN_PERCENT, VALIDATION_PERCENT and TEST_PERCENT add up to {total:g}; "
                 "they may be 100 together. Lower one of them."
             )
+        for name, value in (("BLOCK_SIZE", self.block_size), ("BUFFER", self.buffer)):
+            if value and self.split != "blocks":
+                raise ConfigError(f"{name} is {value}, but only SPLIT blocks uses it; SPLIT is {self.split}.")
         if self.split != "given" and total == 0:
             raise ConfigError("TRAIN_PERCENT, VALIDATION_PERCENT and TEST_PERCENT are all 0; raise one of them.")
 
@@ -457,13 +487,13 @@ class TrainJob(Job):
     )
     log_folder: Path | None = ask(
         "folder_out",
-        "Log folder",
+        "Log folder (if skipped: in the dataset folder)",
         "Where the TensorBoard logs are written. Default: empty, runs/<date-time>/logs in the dataset folder.",
         None,
     )
     model_folder: Path | None = ask(
         "folder_out",
-        "Model folder",
+        "Model folder (if skipped: in the dataset folder)",
         "Where the checkpoints are written. Default: empty, runs/<date-time>/models in the dataset folder.",
         None,
     )
@@ -573,7 +603,7 @@ class EvaluateJob(Job):
     )
     confusion_csv: Path | None = ask(
         "file_out",
-        "Confusion matrix",
+        "Confusion matrix (if skipped: beside the score table)",
         "Pixels by true class (rows) and predicted class (columns), as CSV. Default: beside the score "
         "table, its name with _confusion.",
         None,

@@ -73,7 +73,7 @@ def ask(
 
 
 def made(kind: str, label: str) -> Any:
-    """Declare a field of a result: folder, file, raster, vector, number or text."""
+    """Declare a field of a result: folder, file, html, raster, vector, number or text."""
     return dataclasses.field(metadata={"spec": Spec(kind, label, "")})
 
 

@@ -87,6 +87,7 @@ class Child:
         self._folder = Path(tempfile.mkdtemp(prefix="specdeepmap-"))
         self.log = self._folder / "log.txt"
         self._staged: list[Path] = []
+        self._canceled = False
         job_file = self._folder / "job.json"
         job.save(job_file)
         command = [str(python), "-X", "utf8", "-u", "-m", "specdeepmap.core", str(job_file), "--events"]
@@ -138,6 +139,7 @@ class Child:
                 if not until_exit:
                     return result
             elif kind == "canceled":
+                self._canceled = True
                 raise Canceled("canceled")
             elif kind == "error":
                 raise self._error(event)
@@ -158,15 +160,22 @@ class Child:
         self._listener.join(GRACE_SECONDS)
         if self._process.stdout is not None and not self._listener.is_alive():
             self._process.stdout.close()
-        if self._process.returncode == 0:
+        if self._process.returncode != 0:
+            remove_staged([*self._staged, *self._unheard()])
+        if self._process.returncode == 0 or self._canceled:
             shutil.rmtree(self._folder, ignore_errors=True)
-        else:
-            remove_staged(self._staged)
+
+    def _unheard(self) -> Iterator[Path]:
+        """Yield the outputs that the child told of when nobody listened any more."""
+        while not self._events.empty():
+            event = self._events.get() or {}
+            if event.get("event") == "staged":
+                yield Path(event["path"])
 
     def _reports(self, progress: Progress) -> Iterator[dict[str, Any]]:
         """Yield events until the child closes its output."""
         while True:
-            progress.check()
+            self._check(progress)
             try:
                 event = self._events.get(timeout=_POLL_SECONDS)
             except queue.Empty:
@@ -175,15 +184,24 @@ class Child:
                 return
             yield event
 
+    def _check(self, progress: Progress) -> None:
+        try:
+            progress.check()
+        except Canceled:
+            self._canceled = True
+            raise
+
     def _listen(self) -> None:
         """Put the child's events into the queue; ``None`` when it says no more."""
         output = self._process.stdout
         if output is not None:
             for line in output:
                 try:
-                    self._events.put(json.loads(line))
+                    event = json.loads(line)
                 except ValueError:  # not ours; the log has what libraries say
                     continue
+                if isinstance(event, dict):
+                    self._events.put(event)
         self._events.put(None)
 
     def _error(self, event: dict[str, Any]) -> SpecDeepMapError:

@@ -7,10 +7,12 @@ import csv
 import json
 import os
 import pickle
+import pty
+import re
+import select
 import shutil
 import signal
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -106,27 +108,27 @@ def test_mapper(chain: Chain) -> None:
     for feature in polygons.GetLayer(0):
         areas[feature["class_id"]] += feature["area_m2"] / 100  # pixels of 10 m
     values, counts = np.unique(chosen[chosen > 0], return_counts=True)
-    assert areas == pytest.approx(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    # The area is that on the ellipsoid: off the central meridian a pixel of 10 m is a little more than 100 m².
+    assert areas == pytest.approx(dict(zip(values.tolist(), counts.tolist(), strict=True)), rel=0.001)
 
 
 def test_tensorboard_answers_as_long_as_told(chain: Chain, tmp_path: Path) -> None:
     logs, seconds = Path(chain.trainer["results"]["LOG_FOLDER"]), 4
     given = {"LOG_FOLDER": logs, "DURATION": seconds, "PORT": 0, "OPEN_BROWSER": False}
-    with subprocess.Popen(
-        command("tensorboard", given), env=environ(tmp_path), stdout=subprocess.PIPE, text=True
-    ) as process:
-        address = read_until(process, "TensorBoard: http").split("TensorBoard: ")[1].strip()
+    with Terminal(command("tensorboard", given), environ(tmp_path)) as terminal:
+        address = terminal.wait_for(r"TensorBoard: (http://127.0.0.1:[0-9]+/)")
         began = time.monotonic()
         assert urllib.request.urlopen(address, timeout=5).status == 200
         time.sleep(seconds / 2)
         assert urllib.request.urlopen(address, timeout=5).status == 200
-        rest, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert time.monotonic() - began >= seconds - 0.5
-    assert f"URL:\t{address}" in rest
+        text, code = terminal.wait()
+    assert code == 0
+    assert seconds - 1 < time.monotonic() - began < seconds + 4
+    assert f"URL:\t{address}" in text
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(address, timeout=5)
     assert children_of(tmp_path) == []
+    assert not list((tmp_path / "tmp").glob("specdeepmap-*"))
 
 
 def test_paths_may_be_relative(chain: Chain, tmp_path: Path) -> None:
@@ -374,24 +376,63 @@ def test_help_on_the_command_line_is_plain_text(tmp_path: Path) -> None:
     done = stock(tmp_path, "help", "specdeepmap:trainer")
     assert done.returncode == 0
     assert "LEARNING_RATE: Learning rate" in done.stdout
-    assert "<" not in done.stdout.replace("<date-time>", "")
+    assert not re.search("</?(p|b|i|dl|dd|dt|br)>", done.stdout)
 
 
 # Ctrl-C
 
 
-def read_until(process: subprocess.Popen[str], text: str, seconds: float = 60) -> str:
-    """Read a process's output until a line has a text; give that line."""
-    killer = threading.Timer(seconds, process.kill)
-    killer.start()
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if text in line:
-                return line
-    finally:
-        killer.cancel()
-    raise AssertionError(f"the process ended without saying '{text}'")
+class Terminal:
+    """A command in a terminal of its own, so that its lines come when they are said, and Ctrl-C reaches it."""
+
+    def __init__(self, arguments: list[str], own: dict[str, str]) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            arguments, env=own, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+        self.text = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self._master)
+
+    def wait_for(self, pattern: str, seconds: float = 60) -> str:
+        """Read until a pattern turns up; give its first group."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = re.search(pattern, self.text)
+            if found:
+                return found.group(1)
+            assert self._read(), f"it ended without saying {pattern}:\n{self.text}"
+        raise AssertionError(f"it did not say {pattern} in time:\n{self.text}")
+
+    def wait(self, seconds: float = 30) -> tuple[str, int]:
+        """Read to the end; give all that was said, and the exit code."""
+        deadline = time.monotonic() + seconds
+        while self._read():
+            assert time.monotonic() < deadline, f"it does not end:\n{self.text}"
+        return self.text, self.process.wait(5)
+
+    def control_c(self) -> None:
+        """Do as a terminal does: to all processes in the foreground."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def _read(self) -> bool:
+        """Read what there is, waiting a little; whether there may be more."""
+        if not select.select([self._master], [], [], 0.5)[0]:
+            return True
+        try:
+            part = os.read(self._master, 65536)
+        except OSError:  # how a terminal ends on Linux
+            return False
+        self.text += part.decode(errors="replace").replace("\r\n", "\n")
+        return bool(part)
 
 
 def children_of(folder: Path) -> list[str]:
@@ -407,28 +448,22 @@ def children_of(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent in another way there")
 def test_control_c_ends_a_training_and_leaves_no_process(chain: Chain, tmp_path: Path) -> None:
     chain.maker  # noqa: B018
     long = {**SMALLEST, "EPOCHS": 5000, "EARLY_STOPPING": False}
     models = tmp_path / "models"
     given = {"DATASET_FOLDER": chain.data, **long, "MODEL_FOLDER": models, "LOG_FOLDER": tmp_path / "logs"}
-    with subprocess.Popen(
-        command("trainer", given),
-        env=environ(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        read_until(process, "Epoch 2 of 5000")
+    with Terminal(command("trainer", given), environ(tmp_path)) as terminal:
+        terminal.wait_for("(Epoch 2 of 5000)")
         assert children_of(tmp_path)
         began = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes in the foreground
-        rest, _ = process.communicate(timeout=20)
-    assert time.monotonic() - began < 5
-    assert process.returncode != 0
-    assert "Traceback" not in rest
+        terminal.control_c()
+        text, code = terminal.wait()
+    # qgis_process itself looks for signals every 2 s only.
+    assert time.monotonic() - began < 6
+    assert code == 1
+    assert "Canceled." in text
+    assert "Traceback" not in text
     assert children_of(tmp_path) == []
     assert list(models.glob("*val_iou*.ckpt"))  # what was reached is kept
     assert not list(models.glob("*.part*"))

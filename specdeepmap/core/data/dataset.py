@@ -28,6 +28,7 @@ CSV_NAMES = {"train": "train_files.csv", "validation": "validation_files.csv", "
 SUMMARY_NAME = "Summary_train_val.csv"
 STATISTICS_NAME = "Normalize_Bands.csv"
 INDEX_NAME = "tiles.gpkg"
+REPORT_NAME = "dataset_report.html"
 
 # Side files and what GDAL, QGIS or an operating system leave in a folder of chips.
 _NO_CHIP = {

@@ -68,12 +68,7 @@ class LabelRaster:
         if self._zero_counts:
             valid = valid | (values == 0)
         used = values[valid]
-        wrong = used[(used < 0) | (used > 255) | (used != np.floor(used))] if used.size else used
-        if wrong.size:
-            raise DatasetError(
-                f"{self.name} holds the value {wrong.flat[0]:g}. Class ids are whole numbers from 0 to 255 "
-                "(0 = unlabelled). Reclassify the raster first, or declare that value as its no-data value."
-            )
+        check_values(used, self.name)
         labels = np.where(valid, values, UNLABELLED).astype(np.uint8)
         if self._zero_as is not None:
             if np.any(used == self._zero_as):
@@ -111,10 +106,10 @@ class LabelRaster:
 
         Args:
             values: class values.
-            known: names and colours that win over those in the file; an empty name does not.
+            known: names and colours that win over those in the file; empty ones do not.
         """
         names = {**self._names, **{entry.value: entry.name for entry in known if entry.name}}
-        colors = {**self._colors, **{entry.value: entry.color for entry in known}}
+        colors = {**self._colors, **{entry.value: entry.color for entry in known if entry.color}}
         if self._zero_as is not None and self._zero_as not in names and names.get(0):
             names[self._zero_as] = names[0]
         return ClassTable.of(values, names, colors)
@@ -182,15 +177,50 @@ def _blocks(grid: Grid) -> Iterator[Window]:
             yield Window(x, y, _BLOCK, _BLOCK).clipped(grid.width, grid.height)
 
 
+def check_values(values: NDArray[np.generic], name: str) -> None:
+    """Check that label values are class ids.
+
+    Raises:
+        DatasetError: if one is not.
+    """
+    if values.dtype == np.uint8 or not values.size:
+        return
+    wrong = values[(values < 0) | (values > 255) | (values != np.floor(values))]  # type: ignore[operator]
+    if wrong.size:
+        raise DatasetError(
+            f"{name} holds the value {wrong.flat[0]:g}. Class ids are whole numbers from 0 to 255 (0 = unlabelled). "
+            "Reclassify the raster first, or declare that value as its no-data value."
+        )
+
+
 def names_and_colors(dataset: gdal.Dataset) -> tuple[dict[int, str], dict[int, str]]:
-    """Read class names and colours by class value, from a raster's categories and colour table."""
+    """Read class names and colours by class value, from a raster's attribute table, categories and colour table."""
     dataset.GetMetadata()  # loads the .aux.xml: GDAL 3.6 gives no category names before
     band = dataset.GetRasterBand(1)
+    names, colors = _from_attributes(band.GetDefaultRAT())
+    if names:
+        return names, colors
     names = {value: name for value, name in enumerate(band.GetCategoryNames() or []) if name}
-    colors = {}
     table = band.GetColorTable()
     if table is not None:
         for value in range(table.GetCount()):
             red, green, blue, _ = table.GetColorEntry(value)
             colors[value] = f"#{red:02x}{green:02x}{blue:02x}"
+    return names, colors
+
+
+def _from_attributes(table: gdal.RasterAttributeTable | None) -> tuple[dict[int, str], dict[int, str]]:
+    """Read names and colours from a raster attribute table; nothing where it has no values or no names."""
+    columns = {} if table is None else {table.GetUsageOfCol(i): i for i in range(table.GetColumnCount())}
+    value = columns.get(gdal.GFU_MinMax, columns.get(gdal.GFU_Min))
+    name = columns.get(gdal.GFU_Name)
+    if table is None or value is None or name is None:
+        return {}, {}
+    rgb = [columns.get(usage) for usage in (gdal.GFU_Red, gdal.GFU_Green, gdal.GFU_Blue)]
+    names, colors = {}, {}
+    for row in range(table.GetRowCount()):
+        number = table.GetValueAsInt(row, value)
+        names[number] = table.GetValueAsString(row, name)
+        if None not in rgb:
+            colors[number] = "#" + "".join(f"{table.GetValueAsInt(row, column):02x}" for column in rgb)
     return names, colors

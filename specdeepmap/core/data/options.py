@@ -28,6 +28,7 @@ COMPRESSIONS = {
 
 SPLITS = {
     "stratified": Choice("Stratified by class"),
+    "blocks": Choice("Spatial blocks, stratified"),
     "random": Choice("Random"),
     "given": Choice("As given in tiles.gpkg"),
 }

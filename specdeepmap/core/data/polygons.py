@@ -13,6 +13,9 @@ from specdeepmap.core.errors import Canceled, ConfigError, RasterError
 from specdeepmap.core.progress import Progress
 
 _DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".json": "GeoJSON"}
+_CHANGEABLE = "GPKG"
+"""The format whose features can be changed after they were written; others are copied from it."""
+_COMPANIONS = {"ESRI Shapefile": (".gpkg", ".shx", ".dbf", ".prj", ".cpg"), "GeoJSON": (".gpkg",)}
 LAYER = "classes"
 
 
@@ -30,11 +33,35 @@ def polygonize(class_map: Path, target: Path, classes: ClassTable, progress: Pro
     Raises:
         RasterError: if the file cannot be written.
     """
+    kind = driver_name(target)
+    if kind == _CHANGEABLE:
+        _write(class_map, target, classes, progress)
+        return
+    draft = target.with_suffix(".gpkg")
+    try:
+        _write(class_map, draft, classes, progress)
+        copy = gdal.VectorTranslate(str(target), str(draft), format=kind)
+        if copy is None:
+            raise RasterError(f"{target.parent} cannot be written: {gdal.GetLastErrorMsg()}")
+        del copy
+    except RuntimeError as error:
+        raise RasterError(f"{target.parent} cannot be written: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def companions(target: Path) -> list[Path]:
+    """Give the other files that come into being with a vector file, for some time or for good."""
+    return [target.with_suffix(suffix) for suffix in _COMPANIONS.get(driver_name(target), ())]
+
+
+def _write(class_map: Path, target: Path, classes: ClassTable, progress: Progress) -> None:
+    """Write a GeoPackage."""
     raster = Raster.open(class_map)
     band = raster.dataset.GetRasterBand(1)
-    driver = ogr.GetDriverByName(driver_name(target))
+    dataset = layer = None
     try:
-        dataset = driver.CreateDataSource(str(target))
+        dataset = ogr.GetDriverByName(_CHANGEABLE).CreateDataSource(str(target))
         crs = spatial_reference(raster.grid.crs) if raster.grid.crs else None
         layer = dataset.CreateLayer(LAYER, crs, ogr.wkbPolygon)
         layer.CreateField(ogr.FieldDefn("class_id", ogr.OFTInteger))
@@ -48,10 +75,11 @@ def polygonize(class_map: Path, target: Path, classes: ClassTable, progress: Pro
             raise RasterError(f"{target.parent} cannot be written: {gdal.GetLastErrorMsg()}")
         _describe(layer, raster.grid, classes, progress.part(0.6, 1.0))
         layer.CommitTransaction()
-        del layer, dataset
     except (RuntimeError, AttributeError) as error:  # AttributeError: GDAL gave None
         progress.check()  # GDAL reports an interruption as an error, too
         raise RasterError(f"{target.parent} cannot be written: {gdal.GetLastErrorMsg() or error}") from error
+    finally:
+        layer = dataset = None  # an open file could not be removed on Windows
 
 
 def driver_name(target: Path) -> str:

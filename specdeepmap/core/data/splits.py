@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.raster import Extent
-
 SPLIT_NAMES = ("train", "validation", "test")
 LEFT_OUT = len(SPLIT_NAMES)
 
-_ROUNDS = 3000
-_CANDIDATES = 256
+_PASSES = 8
+_TRIES = 4000  # groups that are tried to be moved, at most
+_CANDIDATES = 256  # partners that are tried for each
+_GOOD = 1e-3  # a difference of class shares that is not worth more work
 
 Assignment = NDArray[np.int8]
+Floats = NDArray[np.float64]
 
 
 def split_sizes(count: int, percents: Sequence[float]) -> list[int]:
@@ -50,10 +52,9 @@ def split_random(count: int, percents: Sequence[float], seed: int) -> Assignment
 
 
 def split_stratified(counts: NDArray[np.int64], percents: Sequence[float], seed: int) -> Assignment:
-    """Make the class shares of the sets as equal as possible.
+    """Make the class shares of the sets as equal as possible, at sizes that are exact.
 
-    Starts at a random split and swaps chips between sets as long as that lowers ``imbalance``, trying for
-    one chip at a time the best of up to 256 partners.
+    Starts at a random split and swaps chips between sets as long as that lowers ``imbalance``.
 
     Args:
         counts: labelled pixels ``(chips, classes)``.
@@ -61,95 +62,144 @@ def split_stratified(counts: NDArray[np.int64], percents: Sequence[float], seed:
         seed: of the random numbers; same seed, same split.
     """
     assignment = split_random(len(counts), percents, seed)
-    pixels = counts.astype(np.float64)
-    present = (counts > 0).astype(np.float64)
-    random = np.random.default_rng(seed + 1)
-    cost = float(_cost(_sums(pixels, assignment)[None], _sums(present, assignment)[None], present)[0])
-    for chip in np.resize(random.permutation(len(counts)), min(_ROUNDS, 20 * len(counts))):
-        partners = np.flatnonzero(assignment != assignment[chip])
-        if len(partners) > _CANDIDATES:
-            partners = random.choice(partners, _CANDIDATES, replace=False)
-        if not len(partners):
-            break
-        tried = _cost(
-            _swapped(pixels, assignment, chip, partners),
-            _swapped(present, assignment, chip, partners),
-            present,
-        )
-        best = int(tried.argmin())
-        if tried[best] < cost - 1e-12:
-            cost = float(tried[best])
-            partner = partners[best]
-            assignment[[chip, partner]] = assignment[[partner, chip]]
-    return assignment
+    groups = _Groups(counts.astype(np.float64), (counts > 0).astype(np.float64), np.ones(len(counts)))
+    return _improved(groups, assignment, None, seed)
+
+
+def split_groups(
+    counts: NDArray[np.int64], groups: NDArray[np.intp], percents: Sequence[float], seed: int
+) -> Assignment:
+    """Keep chips of a group in one set, and make class shares as equal and sizes as right as possible.
+
+    Args:
+        counts: labelled pixels ``(chips, classes)``.
+        groups: number of the group of each chip, from 0 without gaps.
+        percents: share of the chips for each set.
+        seed: of the random numbers; same seed, same split.
+    """
+    number = int(groups.max()) + 1
+    pixels, chips, size = np.zeros((number, counts.shape[1])), np.zeros((number, counts.shape[1])), np.zeros(number)
+    np.add.at(pixels, groups, counts)
+    np.add.at(chips, groups, counts > 0)
+    np.add.at(size, groups, 1)
+    wanted = split_sizes(len(counts), percents)
+    targets = np.array([*wanted, len(counts) - sum(wanted)], np.float64)
+    start = _filled(size, targets, seed)
+    return _improved(_Groups(pixels, chips, size), start, targets, seed)[groups]
 
 
 def imbalance(counts: NDArray[np.int64], assignment: Assignment) -> float:
     """Measure a split: the largest difference of a class's share of the labelled pixels between two sets."""
-    shares = _shares(_sums(counts.astype(np.float64), assignment)[None])
-    return float(_spread(shares).max())
+    sums = np.stack([counts[assignment == index].sum(axis=0) for index in range(LEFT_OUT)]).astype(np.float64)
+    return float(_spread(sums[None]).max())
 
 
-def leaks(extents: Sequence[Extent], assignment: Assignment, tolerance: float = 1e-3) -> list[int]:
-    """Find chips that share ground with a chip of another set.
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """What moves between sets as a whole: labelled pixels and chips per class, number of chips."""
+
+    pixels: Floats
+    chips: Floats
+    size: Floats
+
+    @property
+    def features(self) -> Floats:
+        """All of it side by side: ``(groups, 2 * classes + 1)``."""
+        return np.hstack((self.pixels, self.chips, self.size[:, None]))
+
+
+def _filled(size: Floats, targets: Floats, seed: int) -> Assignment:
+    """Give groups to sets in random order, each to the set that lacks most."""
+    assignment = np.full(len(size), LEFT_OUT, np.int8)
+    lack = targets.copy()
+    for group in np.random.default_rng(seed).permutation(len(size)):
+        chosen = int((lack / np.maximum(targets, 1)).argmax())
+        assignment[group] = chosen
+        lack[chosen] -= size[group]
+    return assignment
+
+
+def _improved(groups: _Groups, start: Assignment, targets: Floats | None, seed: int) -> Assignment:
+    """Swap groups between sets, and move them where sizes may change, as long as the cost falls.
 
     Args:
-        extents: of the chips, in one CRS.
-        assignment: of the chips.
-        tolerance: overlaps narrower than this share of the smaller chip are rounding.
-
-    Returns:
-        Positions of the leaking chips, ascending.
+        groups: to be assigned.
+        start: an assignment.
+        targets: wanted chips per set, the ones left out last; None = sizes stay as they are.
+        seed: of the random numbers.
     """
-    boxes = np.asarray(extents, np.float64).reshape(-1, 4)
-    slack = tolerance * np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    used = np.flatnonzero(assignment != LEFT_OUT)
-    leaking = []
-    for chip in used:
-        others = used[assignment[used] != assignment[chip]]
-        near = boxes[others]
-        width = np.minimum(near[:, 2], boxes[chip, 2]) - np.maximum(near[:, 0], boxes[chip, 0])
-        height = np.minimum(near[:, 3], boxes[chip, 3]) - np.maximum(near[:, 1], boxes[chip, 1])
-        rounding = np.minimum(slack[others], slack[chip])
-        if np.any((width > rounding) & (height > rounding)):
-            leaking.append(int(chip))
-    return leaking
+    features, assignment = groups.features, start.copy()
+    total = groups.chips.sum(axis=0)
+    sums = np.stack([features[assignment == index].sum(axis=0) for index in range(LEFT_OUT + 1)])
+    random = np.random.default_rng(seed + 1)
+    cost = float(_cost(sums[None], total, targets)[0])
+    tries = 0
+    for _ in range(_PASSES):
+        before = cost
+        for group in random.permutation(len(assignment)):
+            tries += 1
+            if tries > _TRIES or cost < _GOOD:
+                return assignment
+            own = assignment[group]
+            partners = np.flatnonzero(assignment != own)
+            if len(partners) > _CANDIDATES:
+                partners = random.choice(partners, _CANDIDATES, replace=False)
+            others, sets = features[partners], assignment[partners]
+            if targets is not None:  # a move is a swap with nothing
+                empty = [index for index in range(LEFT_OUT + 1) if index != own and targets[index] > 0]
+                others = np.vstack((others, np.zeros((len(empty), features.shape[1]))))
+                sets = np.concatenate((sets, np.array(empty, np.int8)))
+            if not len(sets):
+                continue
+            swapped = _swapped(sums, features[group], int(own), others, sets)
+            costs = _cost(swapped, total, targets)
+            best = int(costs.argmin())
+            if costs[best] < cost - 1e-12:
+                cost, sums = float(costs[best]), swapped[best]
+                assignment[group] = sets[best]
+                if best < len(partners):
+                    assignment[partners[best]] = own
+        if cost >= before:
+            break
+    return assignment
 
 
-def _sums(values: NDArray[np.float64], assignment: Assignment) -> NDArray[np.float64]:
-    """Add up ``(chips, classes)`` per set, the chips left out included: ``(sets + 1, classes)``."""
-    return np.stack([values[assignment == index].sum(axis=0) for index in range(LEFT_OUT + 1)])
+def _swapped(sums: Floats, group: Floats, own: int, others: Floats, sets: Assignment) -> Floats:
+    """Give the sums of the sets after each possible swap: ``(swaps, sets + 1, features)``."""
+    after = np.repeat(sums[None], len(sets), axis=0)
+    gain = others - group
+    after[:, own] += gain
+    after[np.arange(len(sets)), sets] -= gain
+    return after
 
 
-def _swapped(
-    values: NDArray[np.float64], assignment: Assignment, chip: int, partners: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Give the sums after each possible swap: ``(partners, sets + 1, classes)``."""
-    sums = np.repeat(_sums(values, assignment)[None], len(partners), axis=0)
-    gain = values[partners] - values[chip]
-    rows = np.arange(len(partners))
-    sums[:, assignment[chip]] += gain
-    sums[rows, assignment[partners]] -= gain
-    return sums
+def _cost(sums: Floats, total: Floats, targets: Floats | None) -> Floats:
+    """Cost of splits ``(splits, sets + 1, features)``.
+
+    The imbalance; 1 for each class that is missing in a set though enough chips have it, and for each that is
+    missing in the training set; and, where sizes may change, the largest difference from a wanted share of the
+    chips.
+    """
+    classes = len(total)
+    pixels, chips, size = sums[..., :classes], sums[..., classes:-1], sums[..., -1]
+    filled = pixels[:, :LEFT_OUT].sum(axis=2) > 0.5
+    enough = total >= filled.sum(axis=1, keepdims=True)
+    missing = (chips[:, :LEFT_OUT] < 0.5) & filled[:, :, None] & enough[:, None, :]
+    spread = _spread(pixels[:, :LEFT_OUT])
+    untrained = (chips[:, 0] < 0.5) & filled[:, :1] & (total > 0)  # it could never be learnt
+    cost = spread.max(axis=1) + 0.05 * spread.mean(axis=1) + missing.sum(axis=(1, 2)) + untrained.sum(axis=1)
+    if targets is not None:
+        off = np.abs(size - targets) / targets.sum()
+        empty = (size[:, :LEFT_OUT] < 0.5) & (targets[:LEFT_OUT] > 0)
+        cost = cost + 2 * off.max(axis=1) + 2 * empty.sum(axis=1)
+    return np.asarray(cost, np.float64)
 
 
-def _shares(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn pixel sums into class shares; an empty set has NaN."""
-    totals = sums[:, :LEFT_OUT].sum(axis=2, keepdims=True)
-    return np.divide(sums[:, :LEFT_OUT], totals, out=np.full(sums[:, :LEFT_OUT].shape, np.nan), where=totals > 0)
-
-
-def _spread(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Largest minus smallest share over the sets that have pixels: ``(…, classes)``."""
-    highest = np.where(np.isnan(shares), -np.inf, shares).max(axis=1)
-    lowest = np.where(np.isnan(shares), np.inf, shares).min(axis=1)
+def _spread(pixels: Floats) -> Floats:
+    """Largest minus smallest class share over the sets that have pixels: ``(splits, classes)``."""
+    totals = pixels.sum(axis=2, keepdims=True)
+    some = totals > 0.5
+    shares = pixels / np.where(some, totals, 1.0)
+    highest = np.where(some, shares, -np.inf).max(axis=1)
+    lowest = np.where(some, shares, np.inf).min(axis=1)
     return np.asarray(np.maximum(highest - lowest, 0.0), np.float64)
-
-
-def _cost(pixels: NDArray[np.float64], chips: NDArray[np.float64], present: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cost of splits: the imbalance, and 1 for each class missing in a set though it has enough chips."""
-    spread = _spread(_shares(pixels))
-    filled = pixels[:, :LEFT_OUT].sum(axis=2) > 0
-    enough = present.sum(axis=0) >= filled.sum(axis=1, keepdims=True)
-    missing = (chips[:, :LEFT_OUT] == 0) & filled[:, :, None] & enough[:, None, :]
-    return np.asarray(spread.max(axis=1) + 0.05 * spread.mean(axis=1) + missing.sum(axis=(1, 2)), np.float64)

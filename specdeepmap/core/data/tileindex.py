@@ -106,10 +106,39 @@ def _write_rows(path: Path, records: Sequence[TileRecord], earlier: Path | None,
         layer = dataset.CreateLayer(LAYER, spatial_reference(crs) if crs else None, ogr.wkbPolygon)
         for name, kind in _FIELDS:
             layer.CreateField(ogr.FieldDefn(name, kind))
+        _add_style(dataset, layer.GetGeometryColumn())
     layer.StartTransaction()
     if any(_add(layer, record) != ogr.OGRERR_NONE for record in records):
         raise RuntimeError(gdal.GetLastErrorMsg())
     _commit(layer)
+
+
+def _add_style(dataset: gdal.Dataset, geometry: str) -> None:
+    """Store the style by set where QGIS looks for a layer's default style in a GeoPackage."""
+    styles = dataset.CreateLayer("layer_styles", None, ogr.wkbNone, options=["FID=id"])
+    values: dict[str, str | int] = {
+        "f_table_catalog": "",
+        "f_table_schema": "",
+        "f_table_name": LAYER,
+        "f_geometry_column": geometry,
+        "styleName": "set",
+        "styleQML": (Path(__file__).parent / "tiles.qml").read_text(encoding="utf-8"),
+        "styleSLD": "",
+        "useAsDefault": 1,
+        "description": "chips by set",
+        "owner": "",
+    }
+    for name, value in values.items():
+        field = ogr.FieldDefn(name, ogr.OFTInteger if isinstance(value, int) else ogr.OFTString)
+        if isinstance(value, int):
+            field.SetSubType(ogr.OFSTBoolean)
+        styles.CreateField(field)
+    styles.CreateField(ogr.FieldDefn("update_time", ogr.OFTDateTime))  # QGIS sorts by it
+    feature = ogr.Feature(styles.GetLayerDefn())
+    for name, value in values.items():
+        feature.SetField(name, value)
+    if styles.CreateFeature(feature) != ogr.OGRERR_NONE:
+        raise RuntimeError(gdal.GetLastErrorMsg())
 
 
 def _change_splits(path: Path, splits: Mapping[str, str]) -> None:

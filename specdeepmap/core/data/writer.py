@@ -7,6 +7,7 @@ A write is believed only after the file was closed without a complaint: a full d
 from __future__ import annotations
 
 from collections.abc import Callable
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from specdeepmap.core.data.classes import UNLABELLED, ClassTable
 from specdeepmap.core.data.raster import Grid
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
+
+_MASK_LOCK = threading.Lock()
 
 
 class GeoTiff:
@@ -101,11 +104,12 @@ class GeoTiff:
 
     def write_mask(self, valid: NDArray[np.bool_]) -> None:
         """Write a mask inside the file for all bands: ``(rows, columns)``, True = data."""
-        gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", "YES")
-        try:
-            self._checked(lambda: self._dataset.CreateMaskBand(gdal.GMF_PER_DATASET))
-        finally:
-            gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", None)
+        with _MASK_LOCK:  # the option holds for the whole process
+            gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", "YES")
+            try:
+                self._checked(lambda: self._dataset.CreateMaskBand(gdal.GMF_PER_DATASET))
+            finally:
+                gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", None)
         mask = self._dataset.GetRasterBand(1).GetMaskBand()
         self._checked(lambda: mask.WriteArray(valid.astype(np.uint8) * 255))
 

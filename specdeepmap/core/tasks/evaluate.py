@@ -44,9 +44,6 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
     progress.report(0.0, f"Testing {len(pairs)} chips on {predictor.device.type}")
     confusion = job.confusion_csv or job.scores_csv.with_name(f"{job.scores_csv.stem}_confusion.csv")
     with Staging(progress) as staging:
-        folder = job.prediction_folder
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
         findings = _predict_chips(job, pairs, predictor, staging, progress)
         scores = sum(findings.scores, Scores.empty(len(predictor.card.classes)))
         if not scores.matrix.any():

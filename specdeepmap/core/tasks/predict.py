@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.classes import UNLABELLED
 from specdeepmap.core.data.labels import LabelRaster
-from specdeepmap.core.data.polygons import driver_name, polygonize
+from specdeepmap.core.data.polygons import companions, driver_name, polygonize
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import Scores, write_scores
 from specdeepmap.core.data.tiling import TileWindow, Window, map_windows
@@ -65,6 +65,7 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
     """Predict every pixel of a raster, tile by tile, and write the map."""
     if job.vector is not None:
         driver_name(job.vector)
+    _check_files(job)
     image = Raster.open(job.image)
     predictor = Predictor(job.checkpoint, job.device)
     predictor.check_raster(image, "IMAGE", progress)
@@ -81,6 +82,8 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
         if job.vector is not None:
             progress.report(share, "Making polygons")
             vector = staging.file(job.vector)
+            for path in companions(job.vector):
+                staging.file(path)
             polygonize(output, vector, predictor.card.classes, progress.part(share, 0.99))
         if reference is not None and job.scores_csv is not None:
             write_scores(staging.file(job.scores_csv), reference.scores, predictor.card.classes)
@@ -95,6 +98,23 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
         overall_accuracy=None if scores is None else scores.overall_accuracy,
         classes=predictor.card.classes.entries,
     )
+
+
+def _check_files(job: PredictJob) -> None:
+    """Check that no output replaces an input or another output.
+
+    Raises:
+        ConfigError: if one would.
+    """
+    inputs = {"IMAGE": job.image, "GROUND_TRUTH": job.ground_truth, "CHECKPOINT": job.checkpoint}
+    outputs = {"OUTPUT": job.output, "CONFIDENCE": job.confidence, "VECTOR": job.vector, "SCORES_CSV": job.scores_csv}
+    known = {Path(path).resolve(): name for name, path in inputs.items() if path is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        other = known.setdefault(path.resolve(), name)
+        if other != name:
+            raise ConfigError(f"{name} and {other} are the same file, {path}. Choose another name for {name}.")
 
 
 def _area(job: PredictJob, image: Raster) -> Window:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import socket
 import sys
@@ -35,7 +36,7 @@ def serve(job: TensorBoardJob, progress: Progress) -> TensorBoardResult:
     folder = str(job.log_folder.resolve())
     for known in manager.get_all():
         url = f"http://{HOST}:{known.port}/"
-        if known.logdir == folder and _answers(url):
+        if known.logdir == folder and _serves(url, folder):
             progress.info("TensorBoard runs on this folder already.")
             return TensorBoardResult(url=url, port=known.port)
     port = free_port(job.port)
@@ -81,6 +82,15 @@ def free_port(wanted: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise ConfigError(f"PORT {wanted} and the next {_TRIES - 1} are taken. Give another PORT, or 0 for any free one.")
+
+
+def _serves(url: str, folder: str) -> bool:
+    """Tell whether a TensorBoard shows this folder; the note of a dead one may lead to another's port."""
+    try:
+        with urllib.request.urlopen(f"{url}data/environment", timeout=2) as page:  # noqa: S310 - an address of our own
+            return bool(json.load(page).get("data_location") == folder)
+    except (urllib.error.URLError, OSError, ValueError, AttributeError):  # nobody, or no TensorBoard
+        return False
 
 
 def _answers(url: str) -> bool:

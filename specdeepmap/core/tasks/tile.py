@@ -4,75 +4,46 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from specdeepmap.core.data.classes import UNLABELLED, ClassTable
+from specdeepmap.core.data.chips import Chip, ChipWriter, chip_nodata, chips_of, read_chip
+from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
 from specdeepmap.core.data.dataset import INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
+from specdeepmap.core.data.parallel import THREADS, in_threads
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tileindex import TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
-from specdeepmap.core.data.writer import GeoTiff, write_class_chip
+from specdeepmap.core.data.vectors import burn_vectors, is_vector
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import TileJob, TileResult
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
 
-_CHIP_NAME = re.compile(r"(?P<stem>.*)_tile_\d+_\d+\.tif(\..+)?", re.DOTALL)
-
-_COMPRESSION = {
-    "none": (),
-    "lzw": ("COMPRESS=LZW",),
-    "deflate": ("COMPRESS=DEFLATE", "ZLEVEL=1"),
-    "zstd": ("COMPRESS=ZSTD", "ZSTD_LEVEL=1"),
-}
-
-
-@dataclass(frozen=True)
-class _Chip:
-    """Pixels of one chip: image ``(bands, rows, columns)``, its validity, labels ``(rows, columns)``."""
-
-    image: NDArray[np.generic]
-    valid: NDArray[np.bool_]
-    labels: NDArray[np.uint8]
+_BYTES_AHEAD = 64_000_000
+"""Pixels that may wait for being written."""
 
 
 def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     """Cut a raster and its labels into chips with enough labelled pixels."""
     image = Raster.open(job.image, job.nodata)
     _check_nodata(job, image)
-    stem = Path(image.dataset.GetFileList()[0] if image.dataset.GetFileList() else job.image).stem
-    labels = LabelRaster(job.labels, image.grid, progress, job.zero_as)
-    values = labels.values(progress.part(0.0, 0.1))
-    if not values:
-        raise DatasetError(
-            f"LABELS {job.labels} holds no labelled pixel on the image's ground: every value there is 0 or "
-            "no-data. For a mask of 0 and 1, set ZERO_AS to give 0 a class id."
-        )
-    table = labels.table(values, job.classes)
-    _check_neighbours(job, stem, image, table)
-    windows = split_windows(
-        (image.grid.width, image.grid.height),
-        (job.tile_size_x, job.tile_size_y),
-        (job.step_x, job.step_y),
-        job.edges,
-    )
-    if not windows:
-        raise ConfigError(
-            f"TILE_SIZE_X, TILE_SIZE_Y {job.tile_size_x} x {job.tile_size_y} is larger than the image "
-            f"({image.grid.width} x {image.grid.height}), and EDGES is drop: no chip is left. Take smaller "
-            "chips, or EDGES pad."
-        )
-    progress.report(0.1, f"Cutting {len(windows)} chips")
+    files = image.dataset.GetFileList()
+    stem = Path(files[0] if files else job.image).stem
+    windows = _windows(job, image)
     with Staging(progress) as staging:
         folder = staging.folder(job.output_folder)
-        records = _write_chips(job, image, labels, table, windows, stem, folder, progress.part(0.1, 0.98))
+        labels, known = _labels(job, image, folder, progress.part(0.0, 0.1))
+        table = _class_table(job, labels, known, progress.part(0.1, 0.2))
+        _check_neighbours(job, stem, image, table)
+        nodata = chip_nodata(image, progress)
+        writer = ChipWriter(image, nodata, table, folder, stem, job.compression)
+        progress.report(0.2, f"Cutting {len(windows)} chips")
+        records = _write_chips(job, image, labels, windows, writer, progress.part(0.2, 0.98))
         index = job.output_folder / INDEX_NAME
         write_index(staging.file(index), records, index if index.is_file() else None, stem)
         _replace_chips(folder, job.output_folder, stem)
@@ -82,74 +53,104 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     return TileResult(output_folder=job.output_folder, tile_count=len(records), skipped_count=skipped, tile_index=index)
 
 
+def _windows(job: TileJob, image: Raster) -> list[Window]:
+    """Place the chips.
+
+    Raises:
+        ConfigError: if there is no place for one.
+    """
+    windows = split_windows(
+        (image.grid.width, image.grid.height), (job.tile_size_x, job.tile_size_y), (job.step_x, job.step_y), job.edges
+    )
+    if not windows:
+        raise ConfigError(
+            f"TILE_SIZE_X, TILE_SIZE_Y {job.tile_size_x} x {job.tile_size_y} is larger than the image "
+            f"({image.grid.width} x {image.grid.height}), and EDGES is drop: no chip is left. Take smaller "
+            "chips, or EDGES pad."
+        )
+    return windows
+
+
+def _labels(
+    job: TileJob, image: Raster, folder: Path, progress: Progress
+) -> tuple[LabelRaster, tuple[ClassEntry, ...]]:
+    """Open the labels on the image's grid; vectors are burned first.
+
+    Returns:
+        The labels, and what is known of names and colours from elsewhere.
+    """
+    if not is_vector(job.labels):
+        if job.class_field is not None:
+            progress.info("CLASS_FIELD is left aside: LABELS is a raster.")
+        return LabelRaster(job.labels, image.grid, progress, job.zero_as), job.classes
+    burned = folder / "labels.tif"
+    progress.report(0.0, "Burning the labels onto the image's grid")
+    names = burn_vectors(job.labels, job.class_field, image.grid, burned, job.zero_as, progress)
+    colors = {entry.name: entry.color for entry in job.classes}
+    known = tuple(replace(entry, color=colors.get(entry.name, "")) for entry in names) or job.classes
+    return LabelRaster(str(burned), image.grid, progress), known
+
+
+def _class_table(
+    job: TileJob, labels: LabelRaster, known: tuple[ClassEntry, ...], progress: Progress
+) -> ClassTable:
+    """Find the classes that occur.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    values = labels.values(progress)
+    if not values:
+        raise DatasetError(
+            f"LABELS {job.labels} holds no labelled pixel on the image's ground: every value there is 0 or "
+            "no-data. For a mask of 0 and 1, set ZERO_AS to give 0 a class id."
+        )
+    return labels.table(values, known)
+
+
 def _write_chips(
     job: TileJob,
     image: Raster,
     labels: LabelRaster,
-    table: ClassTable,
     windows: Sequence[Window],
-    stem: str,
-    folder: Path,
+    writer: ChipWriter,
     progress: Progress,
 ) -> list[TileRecord]:
-    """Write the chips with enough labels into a folder and give their records.
+    """Write the chips with enough labels and give their records; reading and writing overlap.
 
     Raises:
         ConfigError: if no chip has enough labels.
     """
     for kind in ("images", "labels"):
-        (folder / kind).mkdir(exist_ok=True)
-    limit = job.min_label_coverage
+        (writer.folder / kind).mkdir()
     best = 0.0
-    records = []
-    for number, window in enumerate(windows):
-        progress.check()
-        chip = _read_chip(image, labels, window)
-        counts = np.bincount(chip.labels.ravel(), minlength=256)
-        counts[UNLABELLED] = 0
-        coverage = 100.0 * int(counts.sum()) / chip.labels.size
-        best = max(best, coverage)
-        if coverage >= limit:
-            name = f"{stem}_tile_{window.x}_{window.y}"
-            _write_chip(job, image, table, window, chip, folder, name)
-            dominant = int(counts.argmax()) if counts.any() else UNLABELLED
-            grid = image.grid.cut(window)
-            records.append(TileRecord(name, stem, window.x, window.y, coverage, dominant, grid))
-        progress.report((number + 1) / len(windows))
+    records: list[TileRecord] = []
+
+    def chips() -> Iterator[Chip]:
+        nonlocal best
+        for number, window in enumerate(windows):
+            progress.check()
+            progress.report(number / len(windows))
+            chip = read_chip(image, labels, window)
+            counts = chip.counts
+            coverage = 100.0 * int(counts.sum()) / chip.labels.size
+            best = max(best, coverage)
+            if coverage >= job.min_label_coverage:
+                dominant = int(counts.argmax()) if counts.any() else UNLABELLED
+                place = (window.x, window.y, coverage, dominant, image.grid.cut(window))
+                records.append(TileRecord(writer.name(window), writer.stem, *place))
+                yield chip
+
+    bytes_per_chip = 2 * image.dtype.itemsize * len(image.bands) * job.tile_size_x * job.tile_size_y
+    ahead = min(max(_BYTES_AHEAD // bytes_per_chip, THREADS), 64)
+    for _ in in_threads(writer.write, chips(), len(windows), progress, ahead):
+        pass
     if not records:
         raise ConfigError(
-            f"MIN_LABEL_COVERAGE is {limit:g} %, and no chip reaches it; the best one has {best:.4g} %. Set "
-            f"MIN_LABEL_COVERAGE to {_rounded_down(best)} or less, or take smaller chips."
+            f"MIN_LABEL_COVERAGE is {job.min_label_coverage:g} %, and no chip reaches it; the best one has {best:.4g} %. "
+            f"Set MIN_LABEL_COVERAGE to {_rounded_down(best)} or less, or take smaller chips."
         )
     return records
-
-
-def _read_chip(image: Raster, labels: LabelRaster, window: Window) -> _Chip:
-    """Read one chip; where the image has no data in any usable band, the label becomes unlabelled."""
-    values, valid = image.read_padded(window, mirror=image.nodata is None)
-    chip_labels = labels.read_padded(window)
-    chip_labels[~valid[image.good].any(axis=0)] = UNLABELLED
-    return _Chip(values, valid, chip_labels)
-
-
-def _write_chip(
-    job: TileJob, image: Raster, table: ClassTable, window: Window, chip: _Chip, folder: Path, name: str
-) -> None:
-    grid = image.grid.cut(window)
-    values, nodata = chip.image, image.nodata
-    if nodata is not None:
-        # One no-data value stands for every band's own, and for what the mask left out.
-        values = np.where(chip.valid, values, np.asarray(nodata, values.dtype))
-    options = _COMPRESSION[job.compression]
-    predictor = ("PREDICTOR=3" if values.dtype.kind == "f" else "PREDICTOR=2") if options else ""
-    whole = (f"BLOCKYSIZE={window.height}",)
-    layout = ("INTERLEAVE=BAND", *whole, *options, *((predictor,) if predictor else ()))
-    with GeoTiff(folder / "images" / f"{name}.tif", grid, len(values), values.dtype, nodata, layout) as tif:
-        tif.describe(tuple(replace(band, nodata=nodata) for band in image.bands))
-        if nodata is None and not chip.valid.all():
-            tif.write_mask(chip.valid.any(axis=0))
-        tif.write(values)
-    write_class_chip(folder / "labels" / f"{name}.tif", chip.labels, grid, table, (*whole, *options))
 
 
 def _replace_chips(folder: Path, output: Path, stem: str) -> None:
@@ -169,7 +170,7 @@ def _replace_chips(folder: Path, output: Path, stem: str) -> None:
             target, earlier = output / kind, folder / f"earlier_{kind}"
             target.mkdir(exist_ok=True)
             earlier.mkdir()
-            for path in _chips_of(target, stem):
+            for path in chips_of(target, stem):
                 move(path, earlier / path.name)
             for path in sorted((folder / kind).iterdir()):
                 move(path, target / path.name)
@@ -180,12 +181,6 @@ def _replace_chips(folder: Path, output: Path, stem: str) -> None:
             f"The chips in {output} cannot be replaced ({error.strerror}). Is one of them open in another "
             "program? Close it there and run again."
         ) from error
-
-
-def _chips_of(folder: Path, stem: str) -> list[Path]:
-    """List the chips of an image, with their side files."""
-    named = ((path, _CHIP_NAME.fullmatch(path.name)) for path in folder.iterdir())
-    return [path for path, name in named if name is not None and name["stem"] == stem]
 
 
 def _check_nodata(job: TileJob, image: Raster) -> None:
@@ -204,7 +199,7 @@ def _check_nodata(job: TileJob, image: Raster) -> None:
 def _check_neighbours(job: TileJob, stem: str, image: Raster, table: ClassTable) -> None:
     """Refuse a folder whose chips of other images do not go together with the new ones."""
     images, labels = job.output_folder / "images", job.output_folder / "labels"
-    own = set(_chips_of(images, stem)) if images.is_dir() else set()
+    own = set(chips_of(images, stem)) if images.is_dir() else set()
     other = next((path for path in sorted(images.glob("*.tif")) if path not in own), None)
     if other is None:
         return

@@ -12,7 +12,7 @@ from specdeepmap.core.data.splits import (
     LEFT_OUT,
     SPLIT_NAMES,
     imbalance,
-    leaks,
+
     split_random,
     split_sizes,
     split_stratified,

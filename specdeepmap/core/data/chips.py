@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Chips: windows of an image and of its labels, read together and written as two files of the same name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specdeepmap.core.data.classes import UNLABELLED, ClassTable
+from specdeepmap.core.data.labels import LabelRaster
+from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.data.writer import GeoTiff, write_class_chip
+from specdeepmap.core.errors import RasterError
+from specdeepmap.core.progress import Progress
+
+_NAME = re.compile(r"(?P<stem>.*)_tile_\d+_\d+\.tif(\..+)?", re.DOTALL)
+_BLOCK = 1024  # pixels; rows and columns looked at together when a whole image is searched
+
+_COMPRESSION = {
+    "none": (),
+    "lzw": ("COMPRESS=LZW",),
+    "deflate": ("COMPRESS=DEFLATE", "ZLEVEL=1"),
+    "zstd": ("COMPRESS=ZSTD", "ZSTD_LEVEL=1"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Chip:
+    """Pixels of one chip.
+
+    Attributes:
+        window: in the source image; it may reach over the border.
+        image: ``(bands, rows, columns)``.
+        valid: of the same shape; None where every value is valid.
+        labels: class values ``(rows, columns)``; unlabelled where the image has no data.
+    """
+
+    window: Window
+    image: NDArray[np.generic]
+    valid: NDArray[np.bool_] | None
+    labels: NDArray[np.uint8]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Labelled pixels per class value, 0 to 255."""
+        counts = np.bincount(self.labels.ravel(), minlength=256)
+        counts[UNLABELLED] = 0
+        return counts
+
+
+def read_chip(image: Raster, labels: LabelRaster, window: Window) -> Chip:
+    """Read one chip; beyond the border it is no-data, or mirrored where the image has no no-data value."""
+    values, valid = image.read_padded(window, mirror=image.nodata is None)
+    chip_labels = labels.read_padded(window)
+    if valid.all():
+        return Chip(window, values, None, chip_labels)
+    good = image.good
+    chip_labels[~(valid if good.all() else valid[good]).any(axis=0)] = UNLABELLED
+    return Chip(window, values, valid, chip_labels)
+
+
+@dataclass(frozen=True, eq=False)
+class ChipWriter:
+    """Writes chips of one image; its threads may share it.
+
+    Attributes:
+        image: the source; only what is known of it is used, not its pixels.
+        nodata: no-data value of the chips; None = none.
+        classes: names and colours of the labels.
+        folder: holds ``images/`` and ``labels/``.
+        stem: first part of the chips' names.
+        compression: a name in ``COMPRESSIONS``.
+    """
+
+    image: Raster
+    nodata: float | None
+    classes: ClassTable
+    folder: Path
+    stem: str
+    compression: str
+
+    def name(self, window: Window) -> str:
+        """Give a chip's name: by its offsets in the source image."""
+        return f"{self.stem}_tile_{window.x}_{window.y}"
+
+    def write(self, chip: Chip) -> None:
+        """Write a chip.
+
+        Raises:
+            RasterError: if it cannot be written.
+        """
+        name, grid = self.name(chip.window), self.image.grid.cut(chip.window)
+        values = chip.image
+        if self.nodata is not None and chip.valid is not None:
+            # One no-data value stands for every band's own, and for what the mask left out.
+            values = np.where(chip.valid, values, np.asarray(self.nodata, values.dtype))
+        options = _COMPRESSION[self.compression]
+        rows = f"BLOCKYSIZE={chip.window.height}"  # a chip is always read as a whole
+        predictor = (f"PREDICTOR={3 if values.dtype.kind == 'f' else 2}",) if options else ()
+        layout = ("INTERLEAVE=BAND", rows, *options, *predictor)
+        path = self.folder / "images" / f"{name}.tif"
+        with GeoTiff(path, grid, len(values), values.dtype, self.nodata, layout) as tif:
+            tif.describe(tuple(replace(band, nodata=self.nodata) for band in self.image.bands))
+            if self.nodata is None and chip.valid is not None:
+                tif.write_mask(chip.valid.any(axis=0))
+            tif.write(values)
+        write_class_chip(self.folder / "labels" / f"{name}.tif", chip.labels, grid, self.classes, (rows, *options))
+
+
+def chips_of(folder: Path, stem: str) -> list[Path]:
+    """List the chips of an image in a folder, with their side files."""
+    named = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())
+    return [path for path, name in named if name is not None and name["stem"] == stem]
+
+
+def chip_nodata(image: Raster, progress: Progress) -> float | None:
+    """Choose the one no-data value that a GeoTIFF can have.
+
+    That is the image's own. Where its bands declare different ones, a value is searched for that no band has as a
+    valid pixel; the whole image is read for that.
+
+    Raises:
+        RasterError: if there is none.
+    """
+    declared = {band.nodata for band in image.bands}
+    if len(declared) == 1:
+        return image.nodata
+    found = [value for value in dict.fromkeys(band.nodata for band in image.bands) if value is not None]
+    if image.dtype.kind == "f":
+        found.append(float("nan"))
+    else:
+        limits = np.iinfo(image.dtype)  # type: ignore[type-var]
+        found += [float(limits.min), float(limits.max)]
+    progress.info("The bands have different no-data values; looking for one that fits all of them.")
+    free: dict[float, None] = dict.fromkeys(found)
+    for window in _blocks(image):
+        progress.check()
+        values, valid = image.read(window)
+        free = {value: None for value in free if not np.any(valid & (values == value))}
+        if not free:
+            raise RasterError(
+                f"IMAGE {image.name}: its bands have different no-data values, and each of them is a valid pixel in "
+                "another band. Set one no-data value for all bands first (Raster > Conversion > Translate)."
+            )
+    return next(iter(free))
+
+
+def _blocks(image: Raster) -> Iterator[Window]:
+    for y in range(0, image.grid.height, _BLOCK):
+        for x in range(0, image.grid.width, _BLOCK):
+            yield Window(x, y, _BLOCK, _BLOCK).clipped(image.grid.width, image.grid.height)

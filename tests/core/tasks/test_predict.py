@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tests of the Deep Learning Mapper, with a network that says what stands in the first band."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from osgeo import gdal, ogr
+
+from specdeepmap.core.data.bands import Band
+from specdeepmap.core.data.classes import ClassEntry, ClassTable
+from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.scene import make_scene
+from specdeepmap.core.errors import Canceled, ConfigError, RasterError
+from specdeepmap.core.jobs import PredictJob, PredictResult
+from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
+from specdeepmap.core.learn.predictor import Predictor
+from specdeepmap.core.tasks import predict
+from tests.helpers import TRANSFORM, Array, Recorder, read_pixels, snapshot, write_raster
+
+pytestmark = pytest.mark.torch
+
+NODATA = -99
+CLASSES = ClassTable(
+    entries=(ClassEntry(2, "water", "#0000ff"), ClassEntry(5, "Wald", "#00ff00"), ClassEntry(9, "Äcker", "#ff0000"))
+)
+CARD = ModelCard(
+    format=FORMAT,
+    architecture="unet",
+    backbone="none",
+    bands=("Band 1", "Band 2"),
+    wavelengths_nm=(None, None),
+    normalization=Normalization.none(2),
+    classes=CLASSES,
+    chip_width=16,
+    chip_height=16,
+    settings={},
+    metrics={},
+    fingerprint="",
+    trained_on=(),
+    versions={},
+    date="",
+)
+
+
+class Reader:
+    """Stands for a predictor: its class is the number in the first band, its confidence that in the second.
+
+    Away from the middle of a tile it knows nothing, like a network that does not see enough; ``reach`` pixels from each
+    border are wrong.
+    """
+
+    card = CARD
+    device = torch.device("cpu")
+    reach = 0
+    check_raster = Predictor.check_raster
+    batch_size = Predictor.batch_size
+
+    def __init__(self, checkpoint: Path, device: str) -> None:
+        self.batches: list[int] = []
+
+    def probabilities(self, images: Sequence[Array]) -> Array:
+        self.batches.append(len(images))
+        chances = []
+        for image in images:
+            index = CLASSES.encode(image[0].astype(np.uint8))
+            index[index > 2] = 0  # no data
+            if self.reach:
+                known = np.zeros(index.shape, bool)
+                known[self.reach : -self.reach, self.reach : -self.reach] = True
+                index = np.where(known, index, (index + 1) % 3)
+            sure = np.where(image[1] > 0, image[1] / 100, 0.9)
+            chance = np.repeat(((1 - sure) / 2)[None], 3, axis=0)
+            np.put_along_axis(chance, index[None], sure[None], axis=0)
+            chances.append(chance.astype(np.float32))
+        return np.stack(chances)
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch: pytest.MonkeyPatch) -> type[Reader]:
+    kind = type("Reader", (Reader,), {})
+    monkeypatch.setattr(predict, "Predictor", kind)
+    return kind
+
+
+def invent(width: int, height: int, seed: int = 1) -> tuple[Array, Array]:
+    """Give an image and the map that the reader makes of it; a few pixels have no data."""
+    random = np.random.default_rng(seed)
+    blocks = random.choice(np.array([2, 5, 9], np.int16), (height // 3 + 1, width // 3 + 1))
+    wanted = np.kron(blocks, np.ones((3, 3), np.int16))[:height, :width]
+    image = np.stack([wanted, random.integers(50, 100, (height, width), np.int16)])
+    gone = random.random((height, width)) < 0.1
+    image[:, gone] = NODATA
+    return image, np.where(gone, 0, wanted).astype(np.uint8)
+
+
+def run(folder: Path, image: Path, progress: Recorder | None = None, **settings: Any) -> PredictResult:
+    job = PredictJob(image=str(image), checkpoint=folder / "none.ckpt", device="cpu",
+                     **{"output": folder / "map.tif", **settings})
+    return predict.predict_raster(job, progress or Recorder())
+
+
+@settings(max_examples=60)
+@given(
+    width=st.one_of(st.integers(1, 5), st.integers(6, 50)),
+    height=st.one_of(st.integers(1, 5), st.integers(6, 50)),
+    tile=st.sampled_from([0, 5, 16]),
+    overlap=st.sampled_from([0.0, 10.0, 20.0, 37.5]),
+    batch=st.sampled_from([0, 1, 3]),
+)
+def test_every_pixel_is_mapped_from_where_it_lies(
+    width: int, height: int, tile: int, overlap: float, batch: int, tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("map")
+    values, wanted = invent(width, height, seed=width * height)
+    image = write_raster(folder / "image.tif", values, nodata=NODATA)
+    result = run(folder, image, tile_size=tile, overlap=overlap, batch_size=batch, confidence=folder / "sure.tif")
+    assert np.array_equal(read_pixels(result.output)[0], wanted)
+    assert Raster.open(result.output).grid.same_as(Raster.open(image).grid)
+    sure = read_pixels(folder / "sure.tif")[0]
+    assert np.array_equal(np.isnan(sure), wanted == 0)
+    assert np.allclose(sure[wanted > 0], values[1][wanted > 0] / 100, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(17, 40), (3, 2), (49, 16)])
+def test_overlap_hides_what_a_network_does_not_know_at_borders(
+    size: tuple[int, int], tmp_path: Path, reader: type[Reader]
+) -> None:
+    values, wanted = invent(*size)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    reader.reach = 2
+    run(tmp_path, image, tile_size=16, overlap=12.5)
+    assert np.array_equal(read_pixels(tmp_path / "map.tif")[0], wanted)
+    run(tmp_path, image, tile_size=16, overlap=0.0)
+    assert not np.array_equal(read_pixels(tmp_path / "map.tif")[0], wanted) or max(size) <= 12
+
+
+def test_tile_size_comes_from_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(32, 32)[0], nodata=NODATA)
+    sizes: list[tuple[int, ...]] = []
+    real = Reader.probabilities
+    monkeypatch.setattr(
+        Reader, "probabilities", lambda self, images: sizes.extend(i.shape for i in images) or real(self, images)
+    )
+    run(tmp_path, image, overlap=0.0)
+    assert sizes == [(2, 16, 16)] * 4
+
+
+def bounds(image: Path, x: int, y: int, width: int, height: int) -> tuple[float, ...]:
+    (left, bottom), (right, top) = (Raster.open(image).grid.ground(*at) for at in ((x, y + height), (x + width, y)))
+    return left, bottom, right, top
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 33), (5, 7, 20, 11), (39, 32, 1, 1), (30, 0, 10, 33)])
+def test_extent_gives_that_part_of_the_whole_map(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
+    values, wanted = invent(40, 33)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    run(tmp_path, image, output=tmp_path / "whole.tif")
+    run(tmp_path, image, extent=bounds(image, *box))
+    x, y, width, height = box
+    part = read_pixels(tmp_path / "map.tif")[0]
+    assert np.array_equal(part, read_pixels(tmp_path / "whole.tif")[0, y : y + height, x : x + width])
+    assert np.array_equal(part, wanted[y : y + height, x : x + width])
+    assert Raster.open(tmp_path / "map.tif").grid.extent == pytest.approx(bounds(image, *box))
+
+
+def test_extent_reads_its_surroundings(tmp_path: Path, reader: type[Reader]) -> None:
+    values, wanted = invent(48, 48)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    reader.reach = 3
+    run(tmp_path, image, tile_size=16, overlap=20.0, extent=bounds(image, 10, 10, 20, 20))
+    assert np.array_equal(read_pixels(tmp_path / "map.tif")[0], wanted[10:30, 10:30])
+
+
+def test_extent_that_reaches_over_the_border_is_cut_and_one_outside_is_refused(tmp_path: Path) -> None:
+    values, wanted = invent(20, 20)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    run(tmp_path, image, extent=bounds(image, 10, -5, 100, 10))
+    assert np.array_equal(read_pixels(tmp_path / "map.tif")[0], wanted[:5, 10:])
+    (tmp_path / "map.tif").unlink()
+    with pytest.raises(ConfigError, match=r"EXTENT .* lies outside of IMAGE, which reaches over 500000, "):
+        run(tmp_path, image, extent=bounds(image, 30, 30, 5, 5))
+    assert not (tmp_path / "map.tif").exists()
+
+
+def scores(path: Path) -> dict[str, list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row[0]: row[1:] for row in csv.reader(file)}
+
+
+def test_ground_truth_scores_the_map(tmp_path: Path) -> None:
+    values, wanted = invent(40, 33)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    truth = wanted.copy()
+    truth[:5] = 0
+    truth[5:9] = np.where(wanted[5:9] == 2, 5, truth[5:9])
+    truth[9] = 77
+    labels = write_raster(tmp_path / "truth.tif", truth, nodata=0)
+    progress = Recorder()
+    result = run(tmp_path, image, progress, ground_truth=str(labels), scores_csv=tmp_path / "scores.csv")
+    counted = (truth > 0) & (wanted > 0) & (truth != 77)
+    ious = []
+    for value in CLASSES.values:
+        hit, either = ((truth == value) & (wanted == value))[counted], ((truth == value) | (wanted == value))[counted]
+        ious.append(hit.sum() / either.sum())
+    assert result.mean_iou == pytest.approx(np.mean(ious))
+    assert result.overall_accuracy == pytest.approx((truth == wanted)[counted].mean())
+    table = scores(tmp_path / "scores.csv")
+    assert [float(table[str(value)][0]) for value in CLASSES.values] == pytest.approx(ious, abs=1e-6)
+    assert float(table["Mean IoU"][0]) == pytest.approx(np.mean(ious), abs=1e-6)
+    (warning,) = progress.warnings
+    assert "class 77" in warning and str(int((wanted[9] > 0).sum())) in warning
+
+
+def test_ground_truth_on_another_grid_scores_and_never_changes_the_map(tmp_path: Path) -> None:
+    values, wanted = invent(40, 33)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    fine = np.kron(wanted, np.ones((2, 2), np.uint8))[10:50, 6:60]
+    x, step, _, y, _, _ = TRANSFORM
+    labels = write_raster(
+        tmp_path / "truth.tif", fine, nodata=0, transform=(x + 3 * step, step / 2, 0, y - 5 * step, 0, -step / 2)
+    )
+    run(tmp_path, image, output=tmp_path / "alone.tif")
+    progress = Recorder()
+    result = run(tmp_path, image, progress, ground_truth=str(labels), tile_size=16, overlap=20.0)
+    assert (result.mean_iou, result.overall_accuracy) == (1.0, 1.0)
+    assert (tmp_path / "alone.tif").read_bytes() == (tmp_path / "map.tif").read_bytes()
+    assert any("warped" in text for text in progress.infos)
+
+
+def test_ground_truth_elsewhere_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
+    labels = write_raster(tmp_path / "truth.tif", np.ones((9, 9), np.uint8), transform=(0, 10, 0, 0, 0, -10))
+    with pytest.raises(RasterError, match="no common ground"):
+        run(tmp_path, image, ground_truth=str(labels))
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_ground_truth_without_known_labels_warns(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
+    labels = write_raster(tmp_path / "truth.tif", np.zeros((9, 9), np.uint8), nodata=0)
+    progress = Recorder()
+    result = run(tmp_path, image, progress, ground_truth=str(labels))
+    assert result.mean_iou is not None and np.isnan(result.mean_iou)
+    assert "no labelled pixel" in progress.warnings[0]
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson"])
+def test_polygons_add_up_to_the_pixels(tmp_path: Path, suffix: str) -> None:
+    values, wanted = invent(40, 33)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    run(tmp_path, image, vector=tmp_path / f"polygons.{suffix}")
+    areas, names = polygons(tmp_path / f"polygons.{suffix}")
+    left = {path.suffix for path in tmp_path.glob("*polygons*")} | {path.name for path in tmp_path.glob(".*")}
+    assert left <= ({".shp", ".shx", ".dbf", ".prj", ".cpg"} if suffix == "shp" else {f".{suffix}"})
+    assert names == {entry.value: entry.name for entry in CLASSES.entries}
+    for value in CLASSES.values:
+        assert areas[value] == pytest.approx(100 * (wanted == value).sum(), rel=0.01)
+
+
+def polygons(path: Path) -> tuple[dict[int, float], dict[int, str]]:
+    source = ogr.Open(str(path))
+    layer = source.GetLayer(0)
+    areas: dict[int, float] = {}
+    names = {}
+    for feature in layer:
+        value = feature.GetField("class_id")
+        areas[value] = areas.get(value, 0) + feature.GetField("area_m2")
+        names[value] = feature.GetField("class_name")
+    return areas, names
+
+
+def test_polygons_in_degrees_have_areas_in_square_metres(tmp_path: Path) -> None:
+    from osgeo import osr
+
+    system = osr.SpatialReference()
+    system.ImportFromEPSG(4326)
+    values, wanted = invent(30, 20)
+    step, south = 0.001, 52.0
+    image = write_raster(
+        tmp_path / "image.tif", values, nodata=NODATA, crs=system.ExportToWkt(),
+        transform=(13.0, step, 0, south + 20 * step, 0, -step),
+    )
+    run(tmp_path, image, vector=tmp_path / "polygons.gpkg")
+    areas, _ = polygons(tmp_path / "polygons.gpkg")
+    latitude = np.radians(south + 10 * step)
+    # WGS 84: lengths of a degree along the meridian and along the parallel
+    north = 111132.954 - 559.822 * np.cos(2 * latitude) + 1.175 * np.cos(4 * latitude)
+    east = np.pi / 180 * 6378137 * np.cos(latitude) / np.sqrt(1 - 0.00669438 * np.sin(latitude) ** 2)
+    for value in CLASSES.values:
+        assert areas[value] == pytest.approx(step**2 * north * east * (wanted == value).sum(), rel=0.01)
+
+
+def test_names_colours_and_overviews(tmp_path: Path) -> None:
+    values, wanted = invent(600, 520)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    run(tmp_path, image, tile_size=256)
+    raster = gdal.Open(str(tmp_path / "map.tif"))
+    raster.GetMetadata()
+    band = raster.GetRasterBand(1)
+    assert np.array_equal(band.ReadAsArray(), wanted)
+    assert band.DataType == gdal.GDT_Byte and band.GetNoDataValue() == 0
+    assert band.GetCategoryNames() == CLASSES.category_names()
+    for entry in CLASSES.entries:
+        assert band.GetColorTable().GetColorEntry(entry.value)[:3] == entry.rgb
+    assert band.GetOverviewCount() >= 1
+    small = band.GetOverview(0).ReadAsArray()
+    assert small.shape == (260, 300) and set(np.unique(small)) <= {0, 2, 5, 9}
+    assert band.GetBlockSize()[1] > 1
+    assert raster.GetMetadata("IMAGE_STRUCTURE")["COMPRESSION"]
+
+
+def test_names_are_right_in_a_second_run_over_the_first(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
+    for _ in range(2):
+        run(tmp_path, image, confidence=tmp_path / "sure.tif", vector=tmp_path / "polygons.gpkg")
+    assert polygons(tmp_path / "polygons.gpkg")[1]
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "image.tif", "image.tif.aux.xml", "map.tif", "map.tif.aux.xml", "sure.tif", "sure.tif.aux.xml", "polygons.gpkg"
+    }
+
+
+class Late(Recorder):
+    """Canceled from the check of this number on."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def check(self) -> None:
+        if self.checks + 1 >= self.number:
+            self.cancel()
+        super().check()
+
+
+@pytest.mark.parametrize("check", [1, 2, 4, 6, 8])
+def test_cancel_leaves_nothing_new_and_nothing_damaged(tmp_path: Path, check: int) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(48, 48)[0], nodata=NODATA)
+    (tmp_path / "map.tif").write_bytes(b"of an earlier run")
+    before = snapshot(tmp_path)
+    with pytest.raises(Canceled):
+        run(tmp_path, image, Late(check), overlap=0.0, batch_size=2, confidence=tmp_path / "sure.tif",
+            vector=tmp_path / "polygons.gpkg")
+    assert snapshot(tmp_path) == before
+
+
+def test_a_failure_leaves_nothing_new(tmp_path: Path, reader: type[Reader]) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(48, 48)[0], nodata=NODATA)
+    before = snapshot(tmp_path)
+    calls: list[int] = []
+
+    def fail(self: Reader, images: Sequence[Array]) -> Array:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("CUDA error")
+        return Reader.probabilities(self, images)
+
+    reader.probabilities = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        run(tmp_path, image, batch_size=1, overlap=0.0, confidence=tmp_path / "sure.tif")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["map.img", "map", "map.tif.gz"])
+def test_outputs_are_geotiffs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"OUTPUT is .*must end in \.tif"):
+        run(tmp_path, tmp_path / "image.tif", output=tmp_path / name)
+    with pytest.raises(ConfigError, match=r"CONFIDENCE is .*must end in \.tif"):
+        run(tmp_path, tmp_path / "image.tif", confidence=tmp_path / name)
+
+
+def test_vector_of_an_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"VECTOR .*\.gpkg"):
+        run(tmp_path, tmp_path / "image.tif", vector=tmp_path / "map.doc")
+
+
+def _as_image(folder: Path) -> dict[str, Any]:
+    return {"output": folder / "image.tif"}
+
+
+def _as_truth(folder: Path) -> dict[str, Any]:
+    return {"ground_truth": str(folder / "truth.tif"), "output": folder / "." / "truth.tif"}
+
+
+def _twice(folder: Path) -> dict[str, Any]:
+    return {"confidence": folder / "map.tif"}
+
+
+@pytest.mark.parametrize("outputs", [_as_image, _as_truth, _twice])
+def test_no_output_replaces_an_input_or_another_output(
+    tmp_path: Path, outputs: Callable[[Path], dict[str, Any]]
+) -> None:
+    values, wanted = invent(9, 9)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    write_raster(tmp_path / "truth.tif", wanted, nodata=0)
+    before = snapshot(tmp_path)
+    with pytest.raises(ConfigError, match="same file"):
+        run(tmp_path, image, **outputs(tmp_path))
+    assert snapshot(tmp_path) == before
+
+
+def test_image_of_other_bands(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", np.ones((3, 9, 9), np.int16))
+    with pytest.raises(RasterError, match="has 3 bands, but the model was trained on 2"):
+        run(tmp_path, image)
+    assert Band("Band 1") == Raster.open(image).bands[0]
+
+
+def test_overlap_that_leaves_nothing(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
+    with pytest.raises(ConfigError, match="OVERLAP leaves nothing"):
+        run(tmp_path, image, tile_size=2, overlap=45.0)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_with_a_real_model(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "Predictor", Predictor)
+    image, labels = make_scene(tmp_path, size=80)
+    progress = Recorder()
+    results = [
+        predict.predict_raster(
+            PredictJob(image=str(image), checkpoint=checkpoint, device="cpu", batch_size=batch,
+                       ground_truth=str(labels), output=tmp_path / f"{batch}.tif"),
+            progress,
+        )
+        for batch in (0, 1)
+    ]
+    first, second = (read_pixels(result.output)[0] for result in results)
+    assert (first != second).mean() < 0.001  # batches of other sizes may round otherwise
+    gone = (read_pixels(image) == 0).all(axis=0)
+    assert gone.any() and np.array_equal(first == 0, gone)
+    assert results[0].mean_iou == pytest.approx(results[1].mean_iou, abs=0.01)
+    assert not progress.warnings and progress.shares == sorted(progress.shares)
