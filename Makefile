@@ -6,13 +6,14 @@ DEMO_FOLDER ?= demo
 IMAGE ?=
 LABELS ?=
 
-.PHONY: help setup demo test lint docs zip clean
+.PHONY: help setup demo test lint docs zip bench-data clean
 
 help:
 	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
 	@echo 'make test   run the whole test suite'
 	@echo 'make lint   check style and types'
 	@echo 'make docs   build the documentation'
+	@echo 'make bench-data  measure splitter and dataset maker'
 	@echo 'make zip    make a plugin zip in dist/'
 	@echo 'make setup  install QGIS where missing, and make .venv'
 
@@ -35,6 +36,9 @@ docs: setup
 
 zip: setup
 	$(PYTHON) package.py zip
+
+bench-data: setup
+	@$(PYTHON) benchmarks/data.py
 
 clean:
 	rm -rf demo dist docs/_build .qgis .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -50,6 +50,14 @@ class SpecDeepMapProvider(QgsProcessingProvider):
         """Give the icon that the toolbox shows."""
         return QIcon(str(ICON))
 
+    def supportedOutputRasterLayerExtensions(self) -> list[str]:
+        """Give the formats of maps, for the file dialogs."""
+        return ["tif", "tiff"]
+
+    def supportedOutputVectorLayerExtensions(self) -> list[str]:
+        """Give the formats of polygons, for the file dialogs."""
+        return ["gpkg", "shp", "geojson", "json"]
+
     def loadAlgorithms(self) -> None:
         """Register the algorithms."""
         for kind in ALGORITHMS:

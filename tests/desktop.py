@@ -90,7 +90,9 @@ def environ(folder: Path, **changes: str) -> dict[str, str]:
 
 def command(algorithm: str, parameters: Mapping[str, Any], *options: str) -> list[str]:
     """Give the command line of one run."""
-    values = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in parameters.items()]
+    values = [
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in parameters.items()
+    ]
     return [str(QGIS_PROCESS), *options, "run", f"specdeepmap:{algorithm}", "--", *values]
 
 

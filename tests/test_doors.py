@@ -32,7 +32,7 @@ GDAL = ("osgeo", "osgeo_utils")
 QGIS = ("qgis", "processing", "enmapbox")
 
 BASEMENT = ("errors", "environment", "progress", "record", "staging")
-ROOMS = (("", *BASEMENT), ("data",), ("learn",), ("jobs",), ("tasks",), ("run",), ("__main__",))
+ROOMS = (("", *BASEMENT, "report"), ("data",), ("learn",), ("jobs",), ("tasks",), ("run",), ("__main__",))
 """The rooms of ``specdeepmap.core``, by the names in it; each imports from itself and those before it."""
 
 TABLES = tuple(f"specdeepmap.core.learn.{name}" for name in ("architectures", "augmentations", "options", "weights"))

@@ -74,11 +74,11 @@ class Algorithm(QgsProcessingAlgorithm):
         """
         if iface is None:
             return self.ABOUT
-        entries = "".join(
-            f"<p><b>{html.escape(spec.label)}</b> <i>{field.name.upper()}</i><br>{html.escape(spec.help, quote=False)}</p>"
+        entries = [
+            f"<b>{html.escape(spec.label)}</b> <i>{field.name.upper()}</i><br>{html.escape(spec.help)}"
             for field, spec in self._asked()
-        )
-        return f"<p>{html.escape(self.ABOUT)}</p>{entries}"
+        ]
+        return "".join(f"<p>{text}</p>" for text in (html.escape(self.ABOUT), *entries))
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         """Declare parameters and outputs as the Job and its Result have them."""
@@ -135,9 +135,7 @@ class Algorithm(QgsProcessingAlgorithm):
 
     def values(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
         """Read the values of all fields that the form asks for."""
-        return {
-            field.name: read_value(self, field, spec, parameters, context) for field, spec in self._asked()
-        }
+        return {field.name: read_value(self, field, spec, parameters, context) for field, spec in self._asked()}
 
     def work(self, job: Job, progress: Progress) -> Result:
         """Do the work; subclasses may do it another way."""

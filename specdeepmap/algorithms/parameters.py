@@ -268,7 +268,7 @@ def _read_labels(
     layer = algorithm.parameterAsLayer(parameters, name, context)
     if layer is None or not layer.isValid():
         raise ConfigError(
-            f"{name} is '{parameters.get(name)}', which can be opened neither as a raster nor as vectors. Does it exist?"
+            f"{name} is '{parameters.get(name)}', which opens neither as a raster nor as vectors. Does it exist?"
         )
     return label_source(layer, name, context)
 
@@ -336,9 +336,7 @@ _READERS: dict[str, Reader] = {
 
 _DESTINATIONS: dict[str, Reader] = {
     "folder_out": lambda algorithm, name, parameters, context: algorithm.parameterAsString(parameters, name, context),
-    "file_out": lambda algorithm, name, parameters, context: algorithm.parameterAsFileOutput(
-        parameters, name, context
-    ),
+    "file_out": lambda algorithm, name, parameters, context: algorithm.parameterAsFileOutput(parameters, name, context),
     "raster_out": lambda algorithm, name, parameters, context: algorithm.parameterAsOutputLayer(
         parameters, name, context
     ),

@@ -27,6 +27,9 @@ from specdeepmap.core.progress import EventProgress, Progress, TextProgress
 from specdeepmap.core.run import GRACE_SECONDS, wait_while
 from specdeepmap.core.staging import remove_staged
 
+_GDAL_CACHE_BYTES = 128 * 2**20
+"""GDAL's own default, a twentieth of the memory, is more than a job needs."""
+
 CANCELED = 130
 """Exit code after a cancel, as shells have it for Ctrl-C."""
 
@@ -40,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from osgeo import gdal
 
     gdal.UseExceptions()  # this process is ours alone
+    gdal.SetCacheMax(_GDAL_CACHE_BYTES)
     return _run_for_parent(options.job) if options.events else _run_for_person(options.job)
 
 
 def _run_for_person(path: Path) -> int:
     progress = TextProgress(sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: progress.cancel())
+    _stop_on_signals(progress)
     try:
         from specdeepmap.core.tasks import perform
 
@@ -54,13 +58,24 @@ def _run_for_person(path: Path) -> int:
         sys.stdout.write(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         _serve_on(job, progress)
-    except (Canceled, KeyboardInterrupt):
+    except (Canceled, KeyboardInterrupt, SystemExit):  # Lightning makes SystemExit of a signal
         sys.stderr.write("Canceled.\n")
         return CANCELED
     except SpecDeepMapError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     return 0
+
+
+def _stop_on_signals(progress: Progress) -> None:
+    """Let Ctrl-C, or a cluster that wants its node back, stop the job politely; the second time at once."""
+
+    def stop(number: int, _: object) -> None:
+        progress.cancel()
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def _run_for_parent(path: Path) -> int:

@@ -239,7 +239,7 @@ class PrepareJob(Job):
     )
     block_size: int = ask(
         "integer",
-        "Block size (pixels)",
+        "Block size (pixels, 0 = automatic)",
         "Side of a square block in pixels, for SPLIT blocks. Default: 0 = auto, as large as leaves about two dozen "
         "blocks.",
         0,
@@ -462,7 +462,7 @@ class TrainJob(Job):
     )
     num_workers: int = ask(
         "integer",
-        "Loader processes",
+        "Loader processes (−1 = automatic)",
         "Processes that read chips ahead. −1 = auto: none where all chips fit into memory, else one per "
         "core, four at most. Default: −1.",
         -1,
@@ -471,7 +471,7 @@ class TrainJob(Job):
     )
     save_top_k: int = ask(
         "integer",
-        "Checkpoints to keep",
+        "Checkpoints to keep (−1 = all)",
         "How many of the best checkpoints are kept; −1 = one per epoch. Default: 1.",
         1,
         minimum=-1,
@@ -541,7 +541,7 @@ class TensorBoardJob(Job):
     open_browser: bool = ask("flag", "Open the browser", "Show the page once it answers. Default: yes.", True)
     duration: float = ask(
         "number",
-        "Duration (seconds)",
+        "Duration (seconds, 0 = until QGIS closes)",
         "Stop the server after this many seconds; the algorithm waits that long. Default: 0: in QGIS the "
         "server runs on until QGIS closes; in qgis_process it stays in the foreground until Ctrl-C.",
         0.0,
@@ -582,7 +582,7 @@ class EvaluateJob(Job):
     device: str = ask("choice", "Device", _DEVICE, "auto", options=titles(DEVICES))
     batch_size: int = ask(
         "integer",
-        "Batch size (chips)",
+        "Batch size (chips, 0 = automatic)",
         "Chips per step. Default: 0 = auto, as many as make about 4 million values. It does not change the scores.",
         0,
         minimum=0,
@@ -683,7 +683,7 @@ class PredictJob(Job):
     device: str = ask("choice", "Device", _DEVICE, "auto", options=titles(DEVICES))
     tile_size: int = ask(
         "integer",
-        "Tile size (pixels)",
+        "Tile size (pixels, 0 = automatic)",
         "Width and height of the tiles the image is mapped in. Default: 0 = auto, at least the chip size "
         "of the model.",
         0,
@@ -692,7 +692,7 @@ class PredictJob(Job):
     )
     batch_size: int = ask(
         "integer",
-        "Batch size (tiles)",
+        "Batch size (tiles, 0 = automatic)",
         "Tiles per step. Default: 0 = auto, as many as make about 4 million values.",
         0,
         minimum=0,

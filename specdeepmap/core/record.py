@@ -157,7 +157,13 @@ def _coerced(name: str, value: Any, hint: Any) -> Any:
         return dict(value)
     if dataclasses.is_dataclass(hint):
         kind = typing.cast(type[Any], hint)
-        return value if isinstance(value, kind) else kind(**value)
+        if isinstance(value, kind):
+            return value
+        try:
+            return kind(**value)
+        except TypeError as error:
+            names = ", ".join(field.name for field in dataclasses.fields(kind))
+            raise ConfigError(f"{name} is {value!r}; it must be an object with {names}.") from error
     if hint is Path:
         if not isinstance(value, (str, Path)) or not str(value):
             raise ConfigError(f"{name} is {value!r}; it must be a path.")

@@ -185,7 +185,11 @@ class _Frame:
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     """Give the range of values, never empty."""
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    largest = max(abs(low), abs(high))
+    if high - low > 1e-12 * max(largest, 1e-100):  # less is lost in rounding
+        return low, high
+    margin = max(0.5, 1e-6 * largest)
+    return low - margin, high + margin
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -194,7 +198,7 @@ def _ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     first = math.ceil(low / step)
-    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _pieces(line: Sequence[Point]) -> list[list[Point]]:

@@ -24,7 +24,7 @@ class Asked:
     low: float | None = None
     high: float | None = None
     names: tuple[str, ...] = ()
-    open: bool = False  # more names may be added
+    more: bool = False  # more names may be added
 
 
 def whole(default: int | None, low: float, flags: str = "", high: float | None = None) -> Asked:
@@ -35,8 +35,8 @@ def number(default: float | None, low: float | None = None, high: float | None =
     return Asked("number", default, flags, low, high)
 
 
-def choice(default: str, *names: str, flags: str = "", open: bool = False) -> Asked:
-    return Asked("enum", default, flags, names=names, open=open)
+def choice(default: str, *names: str, flags: str = "", more: bool = False) -> Asked:
+    return Asked("enum", default, flags, names=names, more=more)
 
 
 DEVICE = choice("auto", "auto", "cpu", "gpu")
@@ -44,7 +44,8 @@ DEVICE = choice("auto", "auto", "cpu", "gpu")
 PARAMETERS: dict[str, dict[str, Asked]] = {
     "rastersplitter": {
         "IMAGE": Asked("raster"),
-        "LABELS": Asked("raster"),
+        "LABELS": Asked("layer"),  # raster, polygons or points
+        "CLASS_FIELD": Asked("field", flags="o"),
         "ZERO_AS": whole(None, 1, "Ao", 255),
         "TILE_SIZE_X": whole(256, 8),
         "TILE_SIZE_Y": whole(256, 8),
@@ -61,7 +62,9 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
         "TRAIN_PERCENT": number(80, 0, 100),
         "VALIDATION_PERCENT": number(10, 0, 100),
         "TEST_PERCENT": number(10, 0, 100),
-        "SPLIT": choice("stratified", "stratified", "random", "given"),
+        "SPLIT": choice("stratified", "stratified", "blocks", "random", "given"),
+        "BLOCK_SIZE": whole(0, 0, "A"),
+        "BUFFER": whole(0, 0, "A"),
         "SCALER": number(None, 0, flags="o"),
         "STATISTICS": Asked("boolean", True),
         "SEED": whole(42, 0, "A"),
@@ -69,10 +72,12 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
     },
     "trainer": {
         "DATASET_FOLDER": Asked("folder"),
-        "ARCHITECTURE": choice("unet", "unet", "unetplusplus", "deeplabv3plus", "segformer", open=True),
+        "ARCHITECTURE": choice("unet", "unet", "unetplusplus", "deeplabv3plus", "segformer", more=True),
         "BACKBONE": Asked("string", "resnet18"),
-        "PRETRAINED_WEIGHTS": choice("none", "none", "imagenet", open=True),
+        "PRETRAINED_WEIGHTS": choice("none", "none", "imagenet", more=True),
         "WEIGHTS_FILE": Asked("file", flags="Ao"),
+        "INIT_CHECKPOINT": Asked("file", flags="o"),
+        "RESUME": Asked("boolean", False, "A"),
         "FREEZE_BACKBONE": Asked("boolean", True),
         "AUGMENTATION": Asked("boolean", True),
         "EARLY_STOPPING": Asked("boolean", True),
@@ -82,11 +87,14 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
         "BATCH_SIZE": whole(8, 1),
         "EPOCHS": whole(50, 1),
         "LEARNING_RATE": number(0.001, 0),
+        "LR_FINDER": Asked("boolean", False),
         "DEVICE": DEVICE,
+        "LOSS": choice("cross_entropy", "cross_entropy", "dice", "focal", "cross_entropy_dice", flags="A"),
         "OPTIMIZER": choice("adam", "adam", "adamw", "sgd", flags="A"),
         "WEIGHT_DECAY": number(0, 0, flags="A"),
         "SCHEDULER": choice("cosine", "cosine", "plateau", "one_cycle", "constant", flags="A"),
         "PRECISION": choice("auto", "auto", "float32", "bfloat16", "float16", flags="A"),
+        "DEVICES": whole(1, 1, "A"),
         "NUM_WORKERS": whole(-1, -1, "A"),
         "SAVE_TOP_K": whole(1, -1, "A"),
         "SEED": whole(42, 0, "A"),
@@ -109,6 +117,7 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
         "CONFUSION_CSV": Asked("fileDestination", flags="Ao"),
         "CHIP_SCORES_CSV": Asked("fileDestination", flags="Ao"),
         "PREDICTION_FOLDER": Asked("folderDestination", flags="o"),
+        "REPORT": Asked("fileDestination", flags="o"),
     },
     "mapper": {
         "IMAGE": Asked("raster"),
@@ -119,8 +128,11 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
         "DEVICE": DEVICE,
         "TILE_SIZE": whole(0, 0, "A"),
         "BATCH_SIZE": whole(0, 0, "A"),
+        "TTA": Asked("boolean", False, "A"),
+        "MIN_AREA": whole(0, 0, "A"),
         "OUTPUT": Asked("rasterDestination"),
         "CONFIDENCE": Asked("rasterDestination", flags="o"),
+        "PROBABILITIES": Asked("rasterDestination", flags="o"),
         "VECTOR": Asked("vectorDestination", flags="o"),
         "SCORES_CSV": Asked("fileDestination", flags="o"),
     },
@@ -140,6 +152,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "TEST_CSV": "outputFile",
         "SUMMARY_CSV": "outputFile",
         "STATISTICS_CSV": "outputFile",
+        "REPORT": "outputHtml",
     },
     "trainer": {
         "BEST_CHECKPOINT": "outputFile",
@@ -149,6 +162,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "HISTORY_CSV": "outputFile",
         "LOG_FOLDER": "outputFolder",
         "MODEL_FOLDER": "outputFolder",
+        "REPORT": "outputHtml",
     },
     "tensorboard": {"URL": "outputString", "PORT": "outputNumber"},
     "tester": {
@@ -160,10 +174,12 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "OVERALL_ACCURACY": "outputNumber",
         "MACRO_F1": "outputNumber",
         "KAPPA": "outputNumber",
+        "REPORT": "outputHtml",
     },
     "mapper": {
         "OUTPUT": "outputRaster",
         "CONFIDENCE": "outputRaster",
+        "PROBABILITIES": "outputRaster",
         "VECTOR": "outputVector",
         "SCORES_CSV": "outputFile",
         "MEAN_IOU": "outputNumber",
@@ -182,9 +198,21 @@ TITLES = {
 
 MANDATORY_DESTINATIONS = {("rastersplitter", "OUTPUT_FOLDER"), ("tester", "SCORES_CSV"), ("mapper", "OUTPUT")}
 
+LEFT_OUT = {
+    "trainer": {"INIT_CHECKPOINT", "RESUME", "LR_FINDER", "LOSS", "DEVICES", "REPORT"},
+    "tester": {"REPORT"},
+    "mapper": {"TTA", "MIN_AREA", "PROBABILITIES"},
+}
+"""Parameters and outputs that are promised and not there yet: absent until they work, never shown dead."""
+
 UNBOUNDED = 1e300  # QGIS's bounds of a number without any are about ±1.8e308, of a whole one ±2147483647
 
-CASES = [(name, parameter) for name, table in PARAMETERS.items() for parameter in table]
+CASES = [
+    (name, parameter)
+    for name, table in PARAMETERS.items()
+    for parameter in table
+    if parameter not in LEFT_OUT.get(name, ())
+]
 
 
 @pytest.fixture
@@ -224,7 +252,7 @@ def test_the_provider_has_the_six_algorithms(qgis: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_those_of_the_contract_and_no_dead_ones(name: str, algorithm: Any) -> None:
     present = {definition.name() for definition in algorithm(name).parameterDefinitions()}
-    assert present == set(PARAMETERS[name])
+    assert present == {parameter for algorithm, parameter in CASES if algorithm == name}
 
 
 @pytest.mark.parametrize(("name", "parameter"), CASES)
@@ -241,7 +269,7 @@ def test_parameter_is_as_promised(name: str, parameter: str, algorithm: Any) -> 
     if wanted.kind == "enum":
         assert definition.usesStaticStrings()
         assert not definition.allowMultiple()
-        if wanted.open:
+        if wanted.more:
             assert set(wanted.names) <= set(definition.options())
         else:
             assert tuple(definition.options()) == wanted.names
@@ -278,7 +306,8 @@ def test_the_help_lists_every_name_that_a_script_may_give(name: str, parameter: 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_are_those_of_the_contract(name: str, algorithm: Any) -> None:
     declared = {output.name(): output.type() for output in algorithm(name).outputDefinitions()}
-    assert declared == OUTPUTS[name]
+    left_out = LEFT_OUT.get(name, set())
+    assert declared == {output: kind for output, kind in OUTPUTS[name].items() if output not in left_out}
 
 
 def test_only_three_destinations_are_mandatory(algorithm: Any) -> None:

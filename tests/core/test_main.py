@@ -39,8 +39,14 @@ def start(
         job_file = folder / "job of ü.json"
         job.save(job_file)
     return subprocess.Popen(
-        command(Path(str(job_file)), *more), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environ, text=True, encoding="utf-8", cwd=folder,
+        command(Path(str(job_file)), *more),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ,
+        text=True,
+        encoding="utf-8",
+        cwd=folder,
     )
 
 
@@ -58,7 +64,11 @@ def tile_job(folder: Path) -> TileJob:
     return TileJob(
         image=str(write_raster(folder / "image.tif", image)),
         labels=str(write_raster(folder / "truth.tif", labels)),
-        tile_size_x=32, tile_size_y=32, step_x=32, step_y=32, output_folder=folder / "dataset",
+        tile_size_x=32,
+        tile_size_y=32,
+        step_x=32,
+        step_y=32,
+        output_folder=folder / "dataset",
     )
 
 
@@ -113,9 +123,10 @@ def test_wrong_job_files(name: str, tmp_path: Path) -> None:
 def test_events_are_the_only_thing_on_standard_output(striped: Path, tmp_path: Path) -> None:
     process = start(train_job(striped, tmp_path), tmp_path, "--events")
     assert process.stdout is not None and process.stdin is not None
-    events = [json.loads(line) for line in process.stdout]
-    process.stdin.close()
-    assert process.wait(30) == 0
+    with process:
+        events = [json.loads(line) for line in process.stdout]
+        process.stdin.close()
+        assert process.wait(30) == 0
     kinds = {event["event"] for event in events}
     assert kinds == {"progress", "info", "warning", "result"}
     assert events[-1]["event"] == "result" and events[-1]["values"]["epochs_trained"] == 2
@@ -129,11 +140,12 @@ def test_errors_as_events(tmp_path: Path) -> None:
     Path(job.image).unlink()
     process = start(job, tmp_path, "--events")
     assert process.stdout is not None and process.stderr is not None and process.stdin is not None
-    last = [json.loads(line) for line in process.stdout][-1]
+    with process:
+        last = [json.loads(line) for line in process.stdout][-1]
+        log = process.stderr.read()
     assert last["event"] == "error" and last["kind"] == "RasterError" and "image.tif" in last["text"]
-    assert "Traceback" in process.stderr.read()
-    assert process.wait(30) == 1
-    process.stdin.close()
+    assert "Traceback" in log
+    assert process.returncode == 1
 
 
 @posix
@@ -161,9 +173,10 @@ def test_closed_standard_input_cancels(striped: Path, tmp_path: Path) -> None:
     process = start(train_job(striped, tmp_path, epochs=100_000), tmp_path, "--events")
     assert process.stdout is not None and process.stdin is not None
     events = []
-    for line in process.stdout:
-        events.append(json.loads(line))
-        if events[-1].get("text", "").startswith("Epoch 2 "):
-            process.stdin.close()
-    assert process.wait(10) == 130
+    with process:
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if events[-1].get("text", "").startswith("Epoch 2 "):
+                process.stdin.close()
+        assert process.wait(10) == 130
     assert events[-1] == {"event": "canceled"}

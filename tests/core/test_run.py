@@ -102,7 +102,11 @@ def tile_job(folder: Path) -> TileJob:
     return TileJob(
         image=str(write_raster(folder / "Bild ä.tif", image)),
         labels=str(write_raster(folder / "truth.tif", labels)),
-        tile_size_x=32, tile_size_y=32, step_x=32, step_y=32, output_folder=folder / "chips of ü",
+        tile_size_x=32,
+        tile_size_y=32,
+        step_x=32,
+        step_y=32,
+        output_folder=folder / "chips of ü",
     )
 
 
@@ -260,7 +264,12 @@ def big_image(folder: Path) -> Path:
 
 def map_job(image: Path, model: Path, folder: Path) -> PredictJob:
     return PredictJob(
-        image=str(image), checkpoint=model, device="cpu", tile_size=32, batch_size=1, output=folder / "out" / "map.tif",
+        image=str(image),
+        checkpoint=model,
+        device="cpu",
+        tile_size=32,
+        batch_size=1,
+        output=folder / "out" / "map.tif",
         confidence=folder / "out" / "sure.tif",
     )
 

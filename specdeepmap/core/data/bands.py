@@ -43,6 +43,7 @@ def read_bands(dataset: gdal.Dataset, nodata: float | None = None) -> tuple[Band
         nodata: overrides what the bands declare.
     """
     count = dataset.RasterCount
+    missing = read_nodata(dataset, nodata)
     envi = _lowered(dataset.GetMetadata("ENVI"))
     lists = {key: _envi_list(envi.get(key, ""), count) for key in ("wavelength", "fwhm", "bbl", "band names")}
     bands = []
@@ -63,10 +64,21 @@ def read_bands(dataset: gdal.Dataset, nodata: float | None = None) -> tuple[Band
                 wavelength_nm=wavelength,
                 fwhm_nm=width,
                 bad=flag == 0,
-                nodata=_held(band.GetNoDataValue() if nodata is None else nodata, band.DataType),
+                nodata=missing[index],
             )
         )
     return tuple(bands)
+
+
+def read_nodata(dataset: gdal.Dataset, nodata: float | None = None) -> tuple[float | None, ...]:
+    """Read the no-data value of each band, as the band's number type holds it.
+
+    Args:
+        dataset: an open GDAL dataset.
+        nodata: overrides what the bands declare.
+    """
+    bands = [dataset.GetRasterBand(number) for number in range(1, dataset.RasterCount + 1)]
+    return tuple(_held(band.GetNoDataValue() if nodata is None else nodata, band.DataType) for band in bands)
 
 
 def write_bands(dataset: gdal.Dataset, bands: tuple[Band, ...]) -> None:

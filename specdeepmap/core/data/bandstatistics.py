@@ -11,7 +11,6 @@ from specdeepmap.core.data.dataset import ChipPair
 from specdeepmap.core.data.normalization import Moments, Normalization
 from specdeepmap.core.data.parallel import in_threads
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.progress import Progress
 
@@ -52,14 +51,14 @@ def measure_bands(pairs: Sequence[ChipPair], scale: float, progress: Progress) -
     bands = Raster.open(pairs[0].image).bands
 
     def measure(pair: ChipPair) -> Moments:
-        raster = Raster.open(pair.image)
-        if len(raster.bands) != len(bands):
+        raster = Raster.open(pair.image, placed=False)
+        if raster.count != len(bands):
             raise DatasetError(
-                f"DATA_FOLDER: {pair.image} has {len(raster.bands)} bands, {pairs[0].image.name} has "
+                f"DATA_FOLDER: {pair.image} has {raster.count} bands, {pairs[0].image.name} has "
                 f"{len(bands)}. Chips of one dataset need the same bands; put other images into a folder of "
                 "their own."
             )
-        return Moments.of(*raster.read(Window(0, 0, raster.grid.width, raster.grid.height)), scale)
+        return Moments.of(*raster.read(raster.whole), scale)
 
     moments = Moments.empty(len(bands))
     for part in in_threads(measure, pairs, len(pairs), progress):  # in order: the same sums in every run

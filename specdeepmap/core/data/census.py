@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.classes import ClassTable
+from specdeepmap.core.data.classes import UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair
 from specdeepmap.core.data.labels import check_values, names_and_colors
 from specdeepmap.core.data.parallel import in_threads
 from specdeepmap.core.data.raster import Grid, Raster
-from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.progress import Progress
 
@@ -37,12 +36,11 @@ class Census:
 
 @dataclass(frozen=True, eq=False)
 class _LabelChip:
-    """What was read of a label chip: pixels per value 0 to 255, place, names and colours by value."""
+    """What was read of a label chip: pixels per value 0 to 255, size and place."""
 
     counts: NDArray[np.int64]
-    grid: Grid
-    names: dict[int, str]
-    colors: dict[int, str]
+    size: tuple[int, int]
+    transform: tuple[float, ...]
 
 
 def take_census(pairs: Sequence[ChipPair], folder: Path, progress: Progress) -> Census:
@@ -58,37 +56,61 @@ def take_census(pairs: Sequence[ChipPair], folder: Path, progress: Progress) -> 
     """
     labels = [pair.label for pair in pairs]
     chips = list(in_threads(_read_label_chip, labels, len(labels), progress))
-    classes = _class_table(chips, folder)
-    counts = np.stack([chip.counts for chip in chips])[:, list(classes.values)]
-    return Census(classes, counts, tuple(chip.grid for chip in chips))
+    systems = _systems(pairs)
+    counts = np.stack([chip.counts for chip in chips])
+    classes = _class_table(pairs, counts, folder)
+    places = zip(chips, pairs, strict=True)
+    grids = tuple(Grid(*chip.size, chip.transform, systems[source_of(pair.name)]) for chip, pair in places)
+    return Census(classes, counts[:, list(classes.values)], grids)
+
+
+def source_of(name: str) -> str:
+    """Give the stem of the image that a chip was cut from, by the chip's name; the name itself where it is another."""
+    return name.rpartition("_tile_")[0] or name
+
+
+def _systems(pairs: Sequence[ChipPair]) -> dict[str, str]:
+    """Read the CRS of the chips, once for each image that they were cut from."""
+    systems: dict[str, str] = {}
+    for pair in pairs:
+        source = source_of(pair.name)
+        if source not in systems:
+            systems[source] = Raster.open(pair.label).grid.crs
+    return systems
 
 
 def _read_label_chip(path: Path) -> _LabelChip:
     raster = Raster.open(path)
-    window = Window(0, 0, raster.grid.width, raster.grid.height)
-    values, valid = raster.read(window)
+    values, valid = raster.read(raster.whole)
     check_values(values[0][valid[0]], f"DATA_FOLDER: the label chip {path}")
-    labels = np.where(valid[0], values[0], 0).astype(np.uint8)
+    labels = np.where(valid[0], values[0], UNLABELLED).astype(np.uint8)
     counts = np.bincount(labels.ravel(), minlength=256)
-    names, colors = names_and_colors(raster.dataset)
-    # A colour table has 256 entries, most of them for nothing.
-    own = {value: color for value, color in colors.items() if value in names or counts[value]}
-    return _LabelChip(counts, raster.grid, names, own)
+    counts[UNLABELLED] = 0
+    transform = raster.dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
+    return _LabelChip(counts, (raster.width, raster.height), tuple(transform))
 
 
-def _class_table(chips: Sequence[_LabelChip], folder: Path) -> ClassTable:
-    """Make the table of the classes of all chips; of several names for a class the first one counts."""
-    values = np.flatnonzero(sum(chip.counts for chip in chips))
+def _class_table(pairs: Sequence[ChipPair], counts: NDArray[np.int64], folder: Path) -> ClassTable:
+    """Make the table of the classes of all chips; of several names for a class the first one counts.
+
+    Names are read once for each class and source image: making out a side file takes longer than reading a chip.
+    """
+    values = [int(value) for value in np.flatnonzero(counts.sum(axis=0))]
     names: dict[int, str] = {}
     colors: dict[int, str] = {}
-    for chip in chips:
-        names = {**chip.names, **names}
-        colors = {**chip.colors, **colors}
-    table = ClassTable.of((int(value) for value in values), names, colors)
+    asked: set[tuple[str, int]] = set()
+    for pair, row in zip(pairs, counts, strict=True):
+        source = source_of(pair.name)
+        new = {int(value) for value in np.flatnonzero(row) if (source, int(value)) not in asked}
+        if new:
+            asked |= {(source, value) for value in new}
+            found = names_and_colors(Raster.open(pair.label).dataset, new)
+            names, colors = {**found[0], **names}, {**found[1], **colors}
+    table = ClassTable.of(values, names, colors)
     if len(table) < 2:
-        found = f"only class {table.values[0]}" if len(table) else "no class at all"
+        only = f"only class {table.values[0]}" if len(table) else "no class at all"
         raise DatasetError(
-            f"DATA_FOLDER {folder}: the label chips hold {found}, and a network needs two. Value 0 means "
+            f"DATA_FOLDER {folder}: the label chips hold {only}, and a network needs two. Value 0 means "
             "unlabelled; if it is a class of its own, run the Raster Splitter again with ZERO_AS set."
         )
     return table

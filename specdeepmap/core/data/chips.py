@@ -128,8 +128,7 @@ def chip_nodata(image: Raster, progress: Progress) -> float | None:
     Raises:
         RasterError: if there is none.
     """
-    declared = {band.nodata for band in image.bands}
-    if len(declared) == 1:
+    if len({str(band.nodata) for band in image.bands}) == 1:  # as text, since NaN equals nothing
         return image.nodata
     found = [value for value in dict.fromkeys(band.nodata for band in image.bands) if value is not None]
     if image.dtype.kind == "f":

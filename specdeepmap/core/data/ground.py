@@ -100,6 +100,14 @@ def without_neighbours(extents: Sequence[Extent], assignment: Assignment, buffer
         gone = max((first, second), key=lambda chip: (sizes[kept[chip]], degree[chip]))
         sizes[kept[gone]] -= 1
         kept[gone] = LEFT_OUT
+    # A chip may stay after all where its neighbours went for the sake of others.
+    near: dict[int, list[int]] = {int(chip): [] for chip in np.flatnonzero(kept != assignment)}
+    for first, second in pairs:
+        near.get(first, []).append(second)
+        near.get(second, []).append(first)
+    for chip, others in sorted(near.items(), key=lambda item: len(item[1])):
+        if all(kept[other] == LEFT_OUT for other in others):
+            kept[chip] = assignment[chip]
     return kept
 
 

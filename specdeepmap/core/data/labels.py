@@ -193,17 +193,25 @@ def check_values(values: NDArray[np.generic], name: str) -> None:
         )
 
 
-def names_and_colors(dataset: gdal.Dataset) -> tuple[dict[int, str], dict[int, str]]:
-    """Read class names and colours by class value, from a raster's attribute table, categories and colour table."""
+def names_and_colors(
+    dataset: gdal.Dataset, values: set[int] | None = None
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Read class names and colours by class value, from a raster's attribute table, categories and colour table.
+
+    Args:
+        dataset: an open GDAL dataset.
+        values: the class values that matter; None = all.
+    """
     dataset.GetMetadata()  # loads the .aux.xml: GDAL 3.6 gives no category names before
     band = dataset.GetRasterBand(1)
     names, colors = _from_attributes(band.GetDefaultRAT())
     if names:
         return names, colors
-    names = {value: name for value, name in enumerate(band.GetCategoryNames() or []) if name}
+    categories = enumerate(band.GetCategoryNames() or [])
+    names = {value: name for value, name in categories if name and (values is None or value in values)}
     table = band.GetColorTable()
     if table is not None:
-        for value in range(table.GetCount()):
+        for value in range(table.GetCount()) if values is None else sorted(values):
             red, green, blue, _ = table.GetColorEntry(value)
             colors[value] = f"#{red:02x}{green:02x}{blue:02x}"
     return names, colors

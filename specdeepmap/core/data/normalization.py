@@ -84,7 +84,14 @@ class Moments:
     def of(cls, values: NDArray[np.generic], valid: NDArray[np.bool_], scale: float = 1.0) -> Moments:
         """Measure the valid pixels of an image ``(bands, rows, columns)``, divided by ``scale``."""
         bands = len(values)
-        scaled = values.reshape(bands, -1).astype(np.float64) / scale
+        scaled = values.reshape(bands, -1).astype(np.float64)
+        if scale != 1.0:
+            scaled /= scale
+        if valid.all():
+            pixels = np.full(bands, float(scaled.shape[1]))
+            mean = scaled.mean(axis=1)
+            scaled -= mean[:, None]
+            return cls(pixels, mean, np.einsum("ij,ij->i", scaled, scaled))
         used = valid.reshape(bands, -1)
         count = used.sum(axis=1).astype(np.float64)
         total = np.where(used, scaled, 0).sum(axis=1)

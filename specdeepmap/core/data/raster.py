@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, osr
 
-from specdeepmap.core.data.bands import Band, read_bands
+from specdeepmap.core.data.bands import Band, read_bands, read_nodata
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
 
@@ -89,42 +90,62 @@ class Raster:
 
     def __init__(self, dataset: gdal.Dataset, name: str, nodata: float | None = None) -> None:
         self._dataset = dataset
+        self._override = nodata
         self.name = name
-        projection = dataset.GetProjectionRef() or ""
-        transform = dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
-        self.grid = Grid(dataset.RasterXSize, dataset.RasterYSize, tuple(transform), projection)
-        dataset.GetMetadata()  # loads the .aux.xml, without which class names are not seen
-        self._bands = [dataset.GetRasterBand(index + 1) for index in range(dataset.RasterCount)]
-        if not self._bands:
+        self.width: int = dataset.RasterXSize
+        self.height: int = dataset.RasterYSize
+        self.count: int = dataset.RasterCount
+        if not self.count:
             raise RasterError(f"{name} has no band; if it holds several rasters, name one of them.")
-        self.bands: tuple[Band, ...] = read_bands(dataset, nodata)
-        self.type_code: int = gdal.DataTypeUnion(self._bands[0].DataType, self._bands[-1].DataType)
-        for band in self._bands:
-            self.type_code = gdal.DataTypeUnion(self.type_code, band.DataType)
+        first = dataset.GetRasterBand(1)
+        self.type_code: int = first.DataType
+        for number in range(2, self.count + 1):
+            self.type_code = gdal.DataTypeUnion(self.type_code, dataset.GetRasterBand(number).DataType)
         if gdal.DataTypeIsComplex(self.type_code):
             raise RasterError(
                 f"{name} holds complex numbers ({gdal.GetDataTypeName(self.type_code)}). Convert it to "
                 "real numbers first, for example to amplitude."
             )
         self.dtype: np.dtype[np.generic] = np.dtype(gdal_array.GDALTypeCodeToNumericTypeCode(self.type_code))
-        masked = gdal.GMF_PER_DATASET | gdal.GMF_ALPHA
-        self._mask = next((band for band in self._bands if band.GetMaskFlags() & masked), None)
+        self._nodata = read_nodata(dataset, nodata)
+        masked = first.GetMaskFlags() & (gdal.GMF_PER_DATASET | gdal.GMF_ALPHA)
+        self._mask = first.GetMaskBand() if masked else None
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Where the pixels lie. Read when asked for: a CRS takes longer to make out than a chip to read."""
+        transform = self._dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
+        return Grid(self.width, self.height, tuple(transform), self._dataset.GetProjectionRef() or "")
+
+    @cached_property
+    def bands(self) -> tuple[Band, ...]:
+        """What the bands mean. Read when asked for."""
+        return read_bands(self._dataset, self._override)
+
+    @property
+    def whole(self) -> Window:
+        """The window of all pixels."""
+        return Window(0, 0, self.width, self.height)
 
     @classmethod
-    def open(cls, source: str | Path, nodata: float | None = None) -> Raster:
+    def open(cls, source: str | Path, nodata: float | None = None, placed: bool = True) -> Raster:
         """Open a raster by any name that GDAL knows.
 
         Args:
             source: path or GDAL name.
             nodata: overrides the no-data value of all bands.
+            placed: False where its place does not matter: making it out takes as long as reading a small chip.
 
         Raises:
             RasterError: if GDAL cannot open it, or it holds complex numbers.
         """
         name = str(source)
+        # GDAL reads no-data values from a side file together with the place.
+        alone = name.lower().endswith((".tif", ".tiff")) and not Path(f"{name}.aux.xml").exists()
+        options = ["GEOREF_SOURCES=NONE"] if alone and not placed else []
         gdal.ErrorReset()
         try:
-            dataset = gdal.OpenEx(name, gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR)
+            dataset = gdal.OpenEx(name, gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR, open_options=options)
         except RuntimeError as error:
             raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
         if dataset is None:
@@ -139,7 +160,7 @@ class Raster:
     @property
     def nodata(self) -> float | None:
         """The no-data value that chips of this raster get: the first that a band declares."""
-        return next((band.nodata for band in self.bands if band.nodata is not None), None)
+        return next((nodata for nodata in self._nodata if nodata is not None), None)
 
     @property
     def masked(self) -> bool:
@@ -165,12 +186,12 @@ class Raster:
         box = (window.x, window.y, window.width, window.height)
         try:
             values = self._dataset.ReadAsArray(*box, buf_type=self.type_code)
-            mask = None if self._mask is None else self._mask.GetMaskBand().ReadAsArray(*box)
+            mask = None if self._mask is None else self._mask.ReadAsArray(*box)
         except RuntimeError as error:
             raise RasterError(f"{self.name} cannot be read at {window}: {error}") from error
         if values is None or (self._mask is not None and mask is None):
             raise RasterError(f"{self.name} cannot be read at {window}: {gdal.GetLastErrorMsg()}")
-        values = values.reshape(len(self.bands), window.height, window.width).astype(self.dtype, copy=False)
+        values = values.reshape(self.count, window.height, window.width).astype(self.dtype, copy=False)
         valid = self.valid(values)
         if mask is not None:
             valid &= mask > 0
@@ -187,12 +208,12 @@ class Raster:
         Returns:
             As ``read``.
         """
-        inside = window.clipped(self.grid.width, self.grid.height)
+        inside = window.clipped(self.width, self.height)
         if inside == window:
             return self.read(window)
         if mirror:
-            columns = _mirrored(window.x, window.x_end, self.grid.width)
-            rows = _mirrored(window.y, window.y_end, self.grid.height)
+            columns = _mirrored(window.x, window.x_end, self.width)
+            rows = _mirrored(window.y, window.y_end, self.height)
             x, y = int(columns.min()), int(rows.min())
             seen = Window(x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y)
             values, valid = self.read(seen)
@@ -212,9 +233,14 @@ class Raster:
         valid = np.ones(values.shape, np.bool_)
         if values.dtype.kind == "f":
             valid &= np.isfinite(values)
-        for index, band in enumerate(self.bands):
-            if band.nodata is not None and not math.isnan(band.nodata):
-                valid[index] &= values[index] != band.nodata
+        first = self._nodata[0]
+        if all(nodata == first for nodata in self._nodata):
+            if first is not None:
+                valid &= values != first  # NaN is unequal to all, and dealt with above
+            return valid
+        for index, nodata in enumerate(self._nodata):
+            if nodata is not None:
+                valid[index] &= values[index] != nodata
         return valid
 
 

@@ -17,8 +17,8 @@ SPLIT_NAMES = ("train", "validation", "test")
 LEFT_OUT = len(SPLIT_NAMES)
 
 _PASSES = 8
-_TRIES = 4000  # groups that are tried to be moved, at most
-_CANDIDATES = 256  # partners that are tried for each
+_TRIES = 2000  # groups that are tried to be moved, at most
+_CANDIDATES = 64  # partners that are tried for each
 _GOOD = 1e-3  # a difference of class shares that is not worth more work
 
 Assignment = NDArray[np.int8]

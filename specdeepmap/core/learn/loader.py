@@ -23,7 +23,6 @@ from specdeepmap.core.data.dataset import ChipPair
 from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.learn.augmentations import AUGMENTATIONS
 from specdeepmap.core.progress import Progress
@@ -55,16 +54,15 @@ def load_chip(pair: ChipPair, normalization: Normalization) -> LoadedChip:
     Raises:
         DatasetError: if the chips do not fit each other or the dataset's statistics.
     """
-    raster = Raster.open(pair.image)
-    if len(raster.bands) != len(normalization.mean):
+    raster = Raster.open(pair.image, placed=False)
+    if raster.count != len(normalization.mean):
         raise DatasetError(
-            f"{pair.image} has {len(raster.bands)} bands, but {len(normalization.mean)} are expected from the band "
+            f"{pair.image} has {raster.count} bands, but {len(normalization.mean)} are expected from the band "
             "statistics or the model. Chips of one dataset need the same bands."
         )
-    grid = raster.grid
-    window = Window(0, 0, grid.width, grid.height)
+    window = raster.whole
     labels_raster = Raster.open(pair.label)
-    if (labels_raster.grid.width, labels_raster.grid.height) != (grid.width, grid.height):
+    if labels_raster.whole != window:
         raise DatasetError(f"{pair.image} and {pair.label} differ in size. Run the Raster Splitter again.")
     # Chips of a pair lie on each other pixel by pixel, whatever their georeference says.
     labels = LabelRaster(str(pair.label), labels_raster.grid, Progress(), parameter="the label chip").read(window)

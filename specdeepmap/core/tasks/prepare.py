@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.bandstatistics import BandStatistics, measure_bands
-from specdeepmap.core.data.census import Census, take_census
+from specdeepmap.core.data.census import Census, source_of, take_census
 from specdeepmap.core.data.classes import class_weights
 from specdeepmap.core.data.dataset import (
     CSV_NAMES,
@@ -58,7 +58,7 @@ def make_dataset(job: PrepareJob, progress: Progress) -> PrepareResult:
     census = take_census(pairs, job.data_folder, progress.part(0.0, 0.4))
     grounds = common_grounds(census.grids, [source_of(pair.name) for pair in pairs])
     assignment, remarks = _assign(job, pairs, census, grounds)
-    remarks = [*remarks, _summary(census, assignment)]
+    remarks = [f"Split: {job.split}, seed {job.seed}.", *remarks, _summary(census, assignment)]
     warnings = _doubts(census, assignment, grounds)
     for text in remarks:
         progress.info(text)
@@ -92,11 +92,6 @@ def make_dataset(job: PrepareJob, progress: Progress) -> PrepareResult:
         statistics_csv=None if statistics is None else output / STATISTICS_NAME,
         report=output / REPORT_NAME,
     )
-
-
-def source_of(name: str) -> str:
-    """Give the stem of the image that a chip was cut from, by the chip's name; the name itself where it is another."""
-    return name.rpartition("_tile_")[0] or name
 
 
 def _write_tables(

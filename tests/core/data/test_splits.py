@@ -12,7 +12,7 @@ from specdeepmap.core.data.splits import (
     LEFT_OUT,
     SPLIT_NAMES,
     imbalance,
-
+    split_groups,
     split_random,
     split_sizes,
     split_stratified,
@@ -80,10 +80,12 @@ def test_same_seed_same_split_and_other_seed_other_split() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("percents", [(60.0, 20.0, 20.0), (80.0, 10.0, 10.0), (40.0, 20.0, 10.0)])
-def test_stratified_beats_the_best_of_2000_random_splits(seed: int, percents: tuple[float, float, float]) -> None:
+def test_stratified_beats_the_best_of_5000_random_splits(seed: int, percents: tuple[float, float, float]) -> None:
     counts = skewed(seed)
-    best = min(imbalance(counts, split_random(60, percents, 1000 + trial)) for trial in range(2000))
-    assert imbalance(counts, split_stratified(counts, percents, seed)) < best
+    best = min(imbalance(counts, split_random(60, percents, 1000 + trial)) for trial in range(5000))
+    assignment = split_stratified(counts, percents, seed)
+    assert imbalance(counts, assignment) < best
+    assert [int((assignment == index).sum()) for index in range(LEFT_OUT)] == split_sizes(60, percents)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -116,43 +118,68 @@ def test_imbalance_is_the_largest_difference_of_a_class_share() -> None:
     assert imbalance(same, np.array([0, 1, 2], np.int8)) == pytest.approx(0)
 
 
-def boxes(size: float, step: float, columns: int, rows: int) -> list[tuple[float, float, float, float]]:
-    corners = [(step * column, -step * row) for row in range(rows) for column in range(columns)]
-    return [(5e5 + x, 5e6 + y - size, 5e5 + x + size, 5e6 + y) for x, y in corners]
-
-
-def test_leaks_finds_overlaps_and_not_neighbours_that_touch() -> None:
-    assignment = np.array([0, 1, 2, 0, 1, 2, LEFT_OUT, 0, 1], np.int8)
-    assert leaks(boxes(640, 640, 3, 3), assignment) == []
-    assert leaks(boxes(640, 700, 3, 3), assignment) == []
-    assert leaks(boxes(640, 600, 3, 3), assignment) == [0, 1, 2, 3, 4, 5, 7, 8], "left-out chips do not leak"
-    assert leaks(boxes(640, 600, 3, 3), np.zeros(9, np.int8)) == [], "one set shares with itself"
-
-
-def test_leaks_takes_no_rounding_for_an_overlap() -> None:
-    touching = [(0.1 + 0.2, 0.0, 0.6, 0.3), (0.0, 0.0, 0.3000001, 0.3)]
-    assert leaks(touching, np.array([0, 1], np.int8)) == []
-    corner = [(0.0, 0.0, 10.0, 10.0), (9.0, 9.0, 19.0, 19.0), (19.0, 9.0, 29.0, 19.0)]
-    assert leaks(corner, np.array([0, 1, 2], np.int8)) == [0, 1]
-
-
-def test_leaks_sees_a_small_chip_inside_a_large_one() -> None:
-    nested = [(0.0, 0.0, 1000.0, 1000.0), (500.0, 500.0, 500.5, 500.5)]
-    assert leaks(nested, np.array([0, 2], np.int8)) == [0, 1]
-
-
-@given(st.integers(0, 10**6))
-def test_leaks_equals_a_look_at_every_pair(seed: int) -> None:
+def grouped(seed: int, number: int = 40, classes: int = 4) -> tuple[Array, Array]:
+    """Labelled pixels of chips, and their groups of one to eight chips in mixed order; a class fills whole groups."""
     random = np.random.default_rng(seed)
-    corners = random.integers(0, 12, (15, 2))
-    extents = [(float(x), float(y), float(x + 4), float(y + 4)) for x, y in corners]
-    assignment = random.integers(0, LEFT_OUT + 1, 15).astype(np.int8)
-    wanted = {
-        one
-        for one in range(15)
-        for two in range(15)
-        if LEFT_OUT not in (assignment[one], assignment[two])
-        and assignment[one] != assignment[two]
-        and abs(corners[one] - corners[two]).max() < 4
-    }
-    assert leaks(extents, assignment) == sorted(wanted)
+    groups = random.permutation(np.repeat(np.arange(number), random.integers(1, 9, number)))
+    present = random.random((number, classes)) < np.linspace(0.9, 0.3, classes)
+    present[:, 0] = True
+    counts = random.integers(1, 500, (len(groups), classes)) * present[groups]
+    return counts.astype(np.int64), groups.astype(np.intp)
+
+
+@given(st.integers(0, 10**6), st.integers(3, 40), percentages())
+@settings(max_examples=25)
+def test_groups_stay_whole_and_sets_are_as_large_as_groups_allow(
+    seed: int, number: int, percents: tuple[float, float, float]
+) -> None:
+    counts, groups = grouped(seed, number)
+    before = counts.copy(), groups.copy()
+    assignment = split_groups(counts, groups, percents, seed)
+    assert np.array_equal(assignment, split_groups(counts, groups, percents, seed)), "same seed, same split"
+    assert np.array_equal(counts, before[0]) and np.array_equal(groups, before[1])
+    for group in range(number):
+        assert len(np.unique(assignment[groups == group])) == 1
+    for index, percent in enumerate(percents):
+        assert percent > 0 or not (assignment == index).any(), "a set of 0 % stays empty"
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("percents", [(60.0, 20.0, 20.0), (80.0, 10.0, 10.0), (40.0, 20.0, 10.0)])
+def test_groups_fill_the_sets_to_the_wanted_sizes(seed: int, percents: tuple[float, float, float]) -> None:
+    counts, groups = grouped(seed)
+    assignment = split_groups(counts, groups, percents, seed)
+    wanted = split_sizes(len(counts), percents)
+    for index, size in enumerate(wanted):
+        assert abs((assignment == index).sum() - size) <= 4, "half of the largest group"
+    order = np.random.default_rng(seed).permutation(40)
+    ends = np.cumsum(np.bincount(groups)[order])
+    plain = np.searchsorted(np.cumsum(wanted), ends)[np.argsort(order)][groups].astype(np.int8)
+    assert imbalance(counts, assignment) < imbalance(counts, plain), "better than groups by chance"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_class_in_enough_groups_stands_in_every_set(seed: int) -> None:
+    counts, groups = grouped(seed)
+    random = np.random.default_rng(seed)
+    chosen = random.permutation(40)[:3]
+    counts[:, 3] = np.where(np.isin(groups, chosen), 1, 0)  # three groups, a pixel per chip
+    assignment = split_groups(counts, groups, (70, 15, 15), seed)
+    for index in range(len(SPLIT_NAMES)):
+        assert (counts[assignment == index].sum(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_class_that_cannot_stand_in_every_set_stands_in_the_training_set(seed: int, number: int) -> None:
+    counts, groups = grouped(seed)
+    chosen = np.random.default_rng(seed).permutation(40)[:number]
+    counts[:, 3] = np.where(np.isin(groups, chosen), 400, 0)
+    assignment = split_groups(counts, groups, (40, 30, 30), seed)
+    assert counts[assignment == 0, 3].sum() > 0
+    assert (counts[assignment == 1, :3].sum(axis=0) > 0).all(), "the others are everywhere"
+    assert (counts[assignment == 2, :3].sum(axis=0) > 0).all()
+    single = np.zeros_like(counts)
+    single[:, :3] = counts[:, :3]
+    single[7, 3] = 10
+    assert split_stratified(single, (20, 40, 40), seed)[7] == 0, "of single chips, too"

@@ -63,7 +63,12 @@ def test_suggested_backbones_exist(backbone: str) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("resnet81", "resnet18"), ("Resnet-50", "resnet50"), ("tu-resnet188", "tu-resnet18"), ("efficientnet_b0", "efficientnet-b0")],
+    [
+        ("resnet81", "resnet18"),
+        ("Resnet-50", "resnet50"),
+        ("tu-resnet188", "tu-resnet18"),
+        ("efficientnet_b0", "efficientnet-b0"),
+    ],
 )
 def test_wrong_backbone_offers_the_nearest(wrong: str, right: str) -> None:
     with pytest.raises(ConfigError, match="BACKBONE") as caught:

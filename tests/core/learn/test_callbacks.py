@@ -61,7 +61,10 @@ def kept(folder: Path) -> set[int]:
     return {int(path.name[:5]) for path in folder.glob("*-val_iou_*.ckpt")}
 
 
-@given(scores=st.lists(st.sampled_from([0.1, 0.2, 0.25, 0.7, NAN]), min_size=1, max_size=8), keep=st.sampled_from([1, 2, 3, -1]))
+@given(
+    scores=st.lists(st.sampled_from([0.1, 0.2, 0.25, 0.7, NAN]), min_size=1, max_size=8),
+    keep=st.sampled_from([1, 2, 3, -1]),
+)
 def test_the_best_are_kept(
     scores: list[float], keep: int, card: ModelCard, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

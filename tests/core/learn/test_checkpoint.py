@@ -91,8 +91,14 @@ def test_a_program_in_the_file_is_not_run(checkpoint: Path, tmp_path: Path) -> N
 
 def test_checkpoint_of_another_lightning_program(tmp_path: Path) -> None:
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
     )
     trainer.fit(BoringModel())
     trainer.save_checkpoint(tmp_path / "foreign.ckpt")

@@ -107,7 +107,11 @@ def test_precisions_of_the_processor() -> None:
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match=r"PRECISION is float16.*Take auto or bfloat16"):
         choose_precision("float16", cpu)
-    assert [choose_precision(name, cpu) for name in ("auto", "float32", "bfloat16")] == ["float32", "float32", "bfloat16"]
+    assert [choose_precision(name, cpu) for name in ("auto", "float32", "bfloat16")] == [
+        "float32",
+        "float32",
+        "bfloat16",
+    ]
 
 
 @pytest.mark.parametrize("has", [True, False])

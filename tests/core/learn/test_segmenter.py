@@ -35,7 +35,9 @@ def batches(bands: int = 3) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def fit(network: Network, checkpoint: Path, bands: int = 3, scheduler: str = "constant", validating: bool = True) -> Segmenter:
+def fit(
+    network: Network, checkpoint: Path, bands: int = 3, scheduler: str = "constant", validating: bool = True
+) -> Segmenter:
     """Train one epoch, with validation."""
     card, _ = load_checkpoint(checkpoint)
     segmenter = Segmenter(network, card, None, Recipe("adam", 0.01, 0.0, scheduler))

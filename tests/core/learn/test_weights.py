@@ -107,9 +107,7 @@ def test_another_band_count_adapts_the_first_layer(pretrained: Network, tmp_path
 def test_repeated_bands_are_seen_as_once() -> None:
     weight, image = torch.randn(4, 3, 3, 3), torch.randn(1, 3, 9, 9)
     wide = spread_over_bands(weight, 6)
-    assert torch.allclose(
-        torch.conv2d(image.repeat(1, 2, 1, 1), wide), torch.conv2d(image, weight), atol=1e-5
-    )
+    assert torch.allclose(torch.conv2d(image.repeat(1, 2, 1, 1), wide), torch.conv2d(image, weight), atol=1e-5)
 
 
 def test_too_little_of_the_backbone_is_refused(pretrained: Network, tmp_path: Path) -> None:
@@ -192,7 +190,9 @@ def test_a_damaged_file_gives_an_error_of_ours_or_loads(
     tmp_path_factory: pytest.TempPathFactory, place: float, value: int, cut: bool
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.pth"
-    torch.save({"state_dict": {"a": torch.arange(4.0), "b": torch.ones(2)}, "text": "x", "numbers": [1, 2.5, None]}, path)
+    torch.save(
+        {"state_dict": {"a": torch.arange(4.0), "b": torch.ones(2)}, "text": "x", "numbers": [1, 2.5, None]}, path
+    )
     content = bytearray(path.read_bytes())
     position = min(int(place * len(content)), len(content) - 1)
     content[position] = value

@@ -27,11 +27,11 @@ def table_of(dataset: Path) -> Path:
     return dataset / "test_files.csv"
 
 
-def run(dataset: Path, checkpoint: Path, folder: Path, progress: Recorder | None = None, **settings: Any) -> EvaluateResult:
+def run(
+    dataset: Path, checkpoint: Path, folder: Path, progress: Recorder | None = None, **settings: Any
+) -> EvaluateResult:
     table = settings.pop("test_csv", table_of(dataset))
-    job = EvaluateJob(
-        test_csv=table, checkpoint=checkpoint, device="cpu", scores_csv=folder / "scores.csv", **settings
-    )
+    job = EvaluateJob(test_csv=table, checkpoint=checkpoint, device="cpu", scores_csv=folder / "scores.csv", **settings)
     return evaluate(job, progress or Recorder())
 
 
@@ -42,7 +42,10 @@ def rows(path: Path) -> list[list[str]]:
 
 def test_scores_are_those_of_the_predictions(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     result = run(
-        dataset_folder, checkpoint, tmp_path, prediction_folder=tmp_path / "predictions",
+        dataset_folder,
+        checkpoint,
+        tmp_path,
+        prediction_folder=tmp_path / "predictions",
         chip_scores_csv=tmp_path / "chips.csv",
     )
     dataset = Dataset.open(dataset_folder)

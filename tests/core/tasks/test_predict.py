@@ -104,8 +104,9 @@ def invent(width: int, height: int, seed: int = 1) -> tuple[Array, Array]:
 
 
 def run(folder: Path, image: Path, progress: Recorder | None = None, **settings: Any) -> PredictResult:
-    job = PredictJob(image=str(image), checkpoint=folder / "none.ckpt", device="cpu",
-                     **{"output": folder / "map.tif", **settings})
+    job = PredictJob(
+        image=str(image), checkpoint=folder / "none.ckpt", device="cpu", **{"output": folder / "map.tif", **settings}
+    )
     return predict.predict_raster(job, progress or Recorder())
 
 
@@ -118,7 +119,12 @@ def run(folder: Path, image: Path, progress: Recorder | None = None, **settings:
     batch=st.sampled_from([0, 1, 3]),
 )
 def test_every_pixel_is_mapped_from_where_it_lies(
-    width: int, height: int, tile: int, overlap: float, batch: int, tmp_path_factory: pytest.TempPathFactory,
+    width: int,
+    height: int,
+    tile: int,
+    overlap: float,
+    batch: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("map")
     values, wanted = invent(width, height, seed=width * height)
@@ -287,7 +293,10 @@ def test_polygons_in_degrees_have_areas_in_square_metres(tmp_path: Path) -> None
     values, wanted = invent(30, 20)
     step, south = 0.001, 52.0
     image = write_raster(
-        tmp_path / "image.tif", values, nodata=NODATA, crs=system.ExportToWkt(),
+        tmp_path / "image.tif",
+        values,
+        nodata=NODATA,
+        crs=system.ExportToWkt(),
         transform=(13.0, step, 0, south + 20 * step, 0, -step),
     )
     run(tmp_path, image, vector=tmp_path / "polygons.gpkg")
@@ -325,7 +334,13 @@ def test_names_are_right_in_a_second_run_over_the_first(tmp_path: Path) -> None:
         run(tmp_path, image, confidence=tmp_path / "sure.tif", vector=tmp_path / "polygons.gpkg")
     assert polygons(tmp_path / "polygons.gpkg")[1]
     assert {path.name for path in tmp_path.iterdir()} <= {
-        "image.tif", "image.tif.aux.xml", "map.tif", "map.tif.aux.xml", "sure.tif", "sure.tif.aux.xml", "polygons.gpkg"
+        "image.tif",
+        "image.tif.aux.xml",
+        "map.tif",
+        "map.tif.aux.xml",
+        "sure.tif",
+        "sure.tif.aux.xml",
+        "polygons.gpkg",
     }
 
 
@@ -348,8 +363,15 @@ def test_cancel_leaves_nothing_new_and_nothing_damaged(tmp_path: Path, check: in
     (tmp_path / "map.tif").write_bytes(b"of an earlier run")
     before = snapshot(tmp_path)
     with pytest.raises(Canceled):
-        run(tmp_path, image, Late(check), overlap=0.0, batch_size=2, confidence=tmp_path / "sure.tif",
-            vector=tmp_path / "polygons.gpkg")
+        run(
+            tmp_path,
+            image,
+            Late(check),
+            overlap=0.0,
+            batch_size=2,
+            confidence=tmp_path / "sure.tif",
+            vector=tmp_path / "polygons.gpkg",
+        )
     assert snapshot(tmp_path) == before
 
 
@@ -428,8 +450,14 @@ def test_with_a_real_model(checkpoint: Path, tmp_path: Path, monkeypatch: pytest
     progress = Recorder()
     results = [
         predict.predict_raster(
-            PredictJob(image=str(image), checkpoint=checkpoint, device="cpu", batch_size=batch,
-                       ground_truth=str(labels), output=tmp_path / f"{batch}.tif"),
+            PredictJob(
+                image=str(image),
+                checkpoint=checkpoint,
+                device="cpu",
+                batch_size=batch,
+                ground_truth=str(labels),
+                output=tmp_path / f"{batch}.tif",
+            ),
             progress,
         )
         for batch in (0, 1)

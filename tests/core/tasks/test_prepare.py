@@ -26,6 +26,7 @@ from tests.helpers import TRANSFORM, Array, Recorder, full_disk, read_pixels, sn
 
 TABLES = {"train_files.csv", "validation_files.csv", "test_files.csv", "Summary_train_val.csv"}
 STATISTICS = "Normalize_Bands.csv"
+REPORT = "dataset_report.html"
 
 
 def prepare(folder: Path, progress: Recorder | None = None, **values: Any) -> PrepareResult:
@@ -89,7 +90,7 @@ def test_sets_are_disjoint_complete_and_as_large_as_wanted(data: Path, split: st
         path.stem for path in (data / "images").glob("*.tif")
     )
     assert result.train_csv == data / "train_files.csv" and result.statistics_csv == data / STATISTICS
-    assert {path.name for path in data.iterdir()} == {*TABLES, STATISTICS, "images", "labels", "tiles.gpkg"}
+    assert {path.name for path in data.iterdir()} == {*TABLES, STATISTICS, REPORT, "images", "labels", "tiles.gpkg"}
     marked = read_splits(data / "tiles.gpkg")
     assert marked == {chip: name for name, members in sets.items() for chip in members}
 
@@ -172,7 +173,7 @@ def test_no_valid_band_at_all(tmp_path: Path) -> None:
         raster = gdal.Open(str(path), gdal.GA_Update)
         raster.WriteArray(np.full((8, 8), 1 + index % 2, np.uint8))
         del raster
-    with pytest.raises(DatasetError, match=r"no band .* one valid pixel"):
+    with pytest.raises(DatasetError, match=r"no usable band .* one valid pixel"):
         prepare(data)
     assert not (data / "train_files.csv").exists()
 
@@ -251,7 +252,7 @@ def test_another_output_folder_leaves_the_chips_folder_untouched(tmp_path: Path,
     out = tmp_path / "aus gabe ä" / "deep"
     prepare(data, output_folder=out)
     assert snapshot(data) == before
-    assert {path.name for path in out.iterdir()} == {*TABLES, STATISTICS, "tiles.gpkg"}
+    assert {path.name for path in out.iterdir()} == {*TABLES, STATISTICS, REPORT, "tiles.gpkg"}
     first = table(out / "train_files.csv")[0]
     assert first["image"].startswith("../../data/images/") and (out / first["image"]).is_file()
     assert read_splits(out / "tiles.gpkg") == {c: name for name, chips in sets_of(out).items() for c in chips}
@@ -290,7 +291,7 @@ def test_a_given_split(data: Path, tmp_path: Path) -> None:
 def test_same_seed_same_bytes_and_other_seed_other_split(tmp_path: Path, data: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         prepare(data, output_folder=tmp_path / name, seed=seed)
-    for name in (*TABLES, STATISTICS):
+    for name in (*TABLES, STATISTICS, REPORT):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert sets_of(tmp_path / "a") != sets_of(tmp_path / "c")
 
@@ -306,8 +307,8 @@ def test_the_split_does_not_depend_on_the_order_of_the_file_system(
     prepare(data, split=split)
     monkeypatch.undo()
     after = snapshot(data)
-    assert {name: after[name] for name in (*TABLES, STATISTICS)} == {
-        name: before[name] for name in (*TABLES, STATISTICS)
+    assert {name: after[name] for name in (*TABLES, STATISTICS, REPORT)} == {
+        name: before[name] for name in (*TABLES, STATISTICS, REPORT)
     }
 
 
@@ -329,7 +330,8 @@ def test_a_class_with_too_few_chips_is_named(tmp_path: Path, random: np.random.G
     progress = Recorder()
     prepare(data, progress)
     about = [text for text in progress.warnings if "is missing in" in text]
-    assert len(about) == 1 and about[0].startswith("Class 9 (class 9)") and "1 chip(s), 3 would" in about[0]
+    assert len(about) == 1 and about[0].startswith("Class 9 (class 9)")
+    assert "in 1 chip(s), and 3 sets are to be filled" in about[0]
 
 
 def test_chips_that_differ_in_bands_are_named(data: Path, random: np.random.Generator) -> None:

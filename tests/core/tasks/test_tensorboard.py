@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import tempfile
@@ -109,7 +108,9 @@ def test_serves_the_logs_on_this_computer_only_until_it_is_stopped(tmp_path: Pat
     assert json.loads(answer(result, "data/environment"))["data_location"] == str(tmp_path / "Läufe 1")
     if Path("/proc/net/tcp").exists():
         listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        addresses = {fields[1] for fields in listening if fields[1].endswith(f":{result.port:04X}") and fields[3] == "0A"}
+        addresses = {
+            fields[1] for fields in listening if fields[1].endswith(f":{result.port:04X}") and fields[3] == "0A"
+        }
         assert addresses == {f"0100007F:{result.port:04X}"}
     time.sleep(1)
     assert child.alive  # not only until its result is there
@@ -145,6 +146,6 @@ def test_the_note_of_a_dead_server_does_not_lead_to_the_logs_of_others(tmp_path:
 
 
 def test_error_of_the_child(tmp_path: Path, start: Start) -> None:
-    os.makedirs(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no TensorBoard logs"):
         start(tmp_path / "empty")

@@ -97,8 +97,18 @@ def test_default_folders_lie_in_the_dataset_and_inputs_stay(striped: Path, tmp_p
 def test_early_stopping_counts_epochs_without_a_better_iou(dataset_folder: Path, tmp_path: Path) -> None:
     # So small a step changes no prediction: the first epoch stays the best.
     progress = Recorder()
-    result = train(dataset_folder, tmp_path, progress, epochs=30, patience=3, learning_rate=1e-12, optimizer="sgd",
-                   augmentation=False, freeze_backbone=False, batch_size=8)
+    result = train(
+        dataset_folder,
+        tmp_path,
+        progress,
+        epochs=30,
+        patience=3,
+        learning_rate=1e-12,
+        optimizer="sgd",
+        augmentation=False,
+        freeze_backbone=False,
+        batch_size=8,
+    )
     rows = history(result.history_csv)
     best = max(range(len(rows)), key=lambda epoch: rows[epoch]["val_iou"])
     assert len(rows) < 30 and len(rows) == best + 1 + 3
@@ -249,7 +259,9 @@ def test_weights_of_other_bands_and_freezing(checkpoint: Path, striped: Path, tm
     progress = Recorder()
     result = train(striped, tmp_path, progress, weights_file=checkpoint)
     known, trained = (load_checkpoint(path)[1] for path in (checkpoint, result.best_checkpoint))
-    moved = [name for name in known if name.startswith("model.encoder.") and not torch.equal(known[name], trained[name])]
+    moved = [
+        name for name in known if name.startswith("model.encoder.") and not torch.equal(known[name], trained[name])
+    ]
     assert len(moved) == 1 and known[moved[0]].shape[1] == 13 and trained[moved[0]].shape[1] == 3
     assert any("first layer, which was adapted to 3 bands" in text for text in progress.infos)
 
