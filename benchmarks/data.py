@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-
 import resource
 import shutil
 import subprocess
@@ -70,7 +69,9 @@ def write_scene(folder: Path, size: int, bands: int, dtype: type[np.integer]) ->
         values = land * (1 + 0.3 * np.sin(band)) + random.normal(0, 40, (size, size))
         dataset.GetRasterBand(band + 1).WriteArray(np.clip(values, 1, 9999).astype(dtype))
     dataset = None
-    labels = gdal.GetDriverByName("GTiff").Create(str(folder / "labels.tif"), size, size, 1, gdal.GDT_Byte, ["TILED=YES"])
+    labels = gdal.GetDriverByName("GTiff").Create(
+        str(folder / "labels.tif"), size, size, 1, gdal.GDT_Byte, ["TILED=YES"]
+    )
     labels.SetGeoTransform((400000, 10, 0, 5800000, 0, -10))
     labels.GetRasterBand(1).WriteArray((land % CLASSES + 1).astype(np.uint8))
     labels = None

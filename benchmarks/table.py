@@ -43,7 +43,8 @@ def show(rows: list[Row], name: str) -> None:
     for row in rows:
         mark = "" if row.ratio >= row.goal else "  below the goal"
         sys.stdout.write(
-            f"{row.name:<18}{row.ours:>12.4g}{row.limit:>12.4g}  {row.unit:<12}{row.ratio:>8.2f}{row.goal:>8.2f}{mark}\n"
+            f"{row.name:<18}{row.ours:>12.4g}{row.limit:>12.4g}  {row.unit:<12}"
+            f"{row.ratio:>8.2f}{row.goal:>8.2f}{mark}\n"
         )
     OUT.mkdir(exist_ok=True)
     text = json.dumps([asdict(row) for row in rows], indent=2)

@@ -86,7 +86,11 @@ def run_steps(image: str, labels: str, folder: Path, epochs: int) -> None:
     checkpoint = f"CHECKPOINT={trained['BEST_CHECKPOINT']}"
     tests = f"TEST_CSV={data / 'test_files.csv'}"
     step("tester", tests, checkpoint, f"SCORES_CSV={folder / 'scores.csv'}")
-    layers = (f"OUTPUT={folder / 'map.tif'}", f"CONFIDENCE={folder / 'confidence.tif'}", f"VECTOR={folder / 'map.gpkg'}")
+    layers = (
+        f"OUTPUT={folder / 'map.tif'}",
+        f"CONFIDENCE={folder / 'confidence.tif'}",
+        f"VECTOR={folder / 'map.gpkg'}",
+    )
     step("mapper", f"IMAGE={image}", checkpoint, *layers)
 
 
@@ -124,7 +128,9 @@ def show_scores(path: Path) -> None:
     with path.open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
     for row in rows[1:-1]:
-        sys.stdout.write(f"{row[0]:>4} {row[2]:<24} IoU {float(row[1]):.3f}   F1 {float(row[5]):.3f}   {row[6]:>8} px\n")
+        sys.stdout.write(
+            f"{row[0]:>4} {row[2]:<24} IoU {float(row[1]):.3f}   F1 {float(row[5]):.3f}   {row[6]:>8} px\n"
+        )
     sys.stdout.write(f"     {'Mean IoU':<24}     {float(rows[-1][1]):.3f}\n")
 
 

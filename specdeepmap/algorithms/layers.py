@@ -143,9 +143,7 @@ def load_with(context: QgsProcessingContext, path: str, style: ClassStyle) -> No
 def load_layer(context: QgsProcessingContext, path: str, name: str, output: str) -> None:
     """Have a result loaded that no destination parameter asked for."""
     if context.project() is not None:
-        context.addLayerToLoadOnCompletion(
-            path, QgsProcessingContext.LayerDetails(name, context.project(), output)
-        )
+        context.addLayerToLoadOnCompletion(path, QgsProcessingContext.LayerDetails(name, context.project(), output))
 
 
 def _category(entry: ClassEntry) -> QgsRendererCategory:

@@ -232,8 +232,8 @@ class PrepareJob(Job):
         "Split",
         "stratified gives the three sets class shares that are as equal as possible; blocks does so with spatial "
         "blocks of chips, so that the sets lie apart: the honest choice where neighbouring chips are alike; random "
-        "draws chips by chance; given takes the sets from the field split of tiles.gpkg (train, validation, test), which "
-        "you may edit in QGIS; the percentages are then ignored. Default: stratified.",
+        "draws chips by chance; given takes the sets from the field split of tiles.gpkg (train, validation, test), "
+        "which you may edit in QGIS; the percentages are then ignored. Default: stratified.",
         "stratified",
         options=titles(SPLITS),
     )
@@ -322,9 +322,7 @@ class TrainJob(Job):
     result: ClassVar[type[Result]] = TrainResult
     modules: ClassVar[tuple[str, ...]] = TORCH_MODULES
 
-    dataset_folder: Path = ask(
-        "folder", "Dataset folder", "The folder with the tables that the Dataset Maker wrote."
-    )
+    dataset_folder: Path = ask("folder", "Dataset folder", "The folder with the tables that the Dataset Maker wrote.")
     architecture: str = ask(
         "choice",
         "Architecture",
@@ -345,8 +343,7 @@ class TrainJob(Job):
     pretrained_weights: str = ask(
         "choice",
         "Pretrained weights",
-        "What the backbone starts from: none (random) or imagenet (photographs; downloaded once). "
-        "Default: none.",
+        "What the backbone starts from: none (random) or imagenet (photographs; downloaded once). Default: none.",
         "none",
         options=titles(WEIGHTS),
     )
@@ -398,8 +395,7 @@ class TrainJob(Job):
     normalize: bool = ask(
         "flag",
         "Normalise the bands",
-        "Bring each band to mean 0 and standard deviation 1 with the statistics of the Dataset Maker. "
-        "Default: yes.",
+        "Bring each band to mean 0 and standard deviation 1 with the statistics of the Dataset Maker. Default: yes.",
         True,
     )
     batch_size: int = ask(
@@ -419,8 +415,7 @@ class TrainJob(Job):
     learning_rate: float = ask(
         "number",
         "Learning rate",
-        "Size of the steps of the optimiser at its peak. Default: 0.001. Lower it when the loss jumps or "
-        "becomes NaN.",
+        "Size of the steps of the optimiser at its peak. Default: 0.001. Lower it when the loss jumps or becomes NaN.",
         0.001,
         above=0,
     )
@@ -522,7 +517,7 @@ class TensorBoardJob(Job):
 
     verb: ClassVar[str] = "tensorboard"
     result: ClassVar[type[Result]] = TensorBoardResult
-    modules: ClassVar[tuple[str, ...]] = ("tensorboard",)
+    modules: ClassVar[tuple[str, ...]] = ("osgeo", "numpy", "tensorboard")
 
     log_folder: Path = ask(
         "folder",
@@ -684,8 +679,7 @@ class PredictJob(Job):
     tile_size: int = ask(
         "integer",
         "Tile size (pixels, 0 = automatic)",
-        "Width and height of the tiles the image is mapped in. Default: 0 = auto, at least the chip size "
-        "of the model.",
+        "Width and height of the tiles the image is mapped in. Default: 0 = auto, at least the chip size of the model.",
         0,
         minimum=0,
         advanced=True,

@@ -196,11 +196,11 @@ def check_value(name: str, value: Any, spec: Spec) -> None:
     if not math.isfinite(value) and not (spec.minimum is None and spec.above is None):
         raise ConfigError(f"{name} is {value}; it must be finite.")
     if spec.minimum is not None and value < spec.minimum:
-        raise ConfigError(f"{name} is {value}; it must be at least {spec.minimum:g}.")
+        raise ConfigError(f"{name} is {value:.10g}; it must be at least {spec.minimum:g}.")
     if spec.above is not None and value <= spec.above:
-        raise ConfigError(f"{name} is {value}; it must be greater than {spec.above:g}.")
+        raise ConfigError(f"{name} is {value:.10g}; it must be greater than {spec.above:g}.")
     if spec.maximum is not None and value > spec.maximum:
-        raise ConfigError(f"{name} is {value}; it must be at most {spec.maximum:g}.")
+        raise ConfigError(f"{name} is {value:.10g}; it must be at most {spec.maximum:g}.")
 
 
 def _plain(value: Any) -> Any:

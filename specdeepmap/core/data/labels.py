@@ -193,9 +193,7 @@ def check_values(values: NDArray[np.generic], name: str) -> None:
         )
 
 
-def names_and_colors(
-    dataset: gdal.Dataset, values: set[int] | None = None
-) -> tuple[dict[int, str], dict[int, str]]:
+def names_and_colors(dataset: gdal.Dataset, values: set[int] | None = None) -> tuple[dict[int, str], dict[int, str]]:
     """Read class names and colours by class value, from a raster's attribute table, categories and colour table.
 
     Args:

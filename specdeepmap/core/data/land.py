@@ -36,6 +36,7 @@ CLASSES = ClassTable(
 
 
 def bump(nm: Array, centre: float, width: float) -> Array:
+    """Give a bell curve over wavelengths: 1 at its centre, ``exp(-1)`` at ``width`` from it."""
     return np.asarray(np.exp(-(((nm - centre) / width) ** 2)))
 
 

@@ -6,8 +6,8 @@ A write is believed only after the file was closed without a complaint: a full d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np

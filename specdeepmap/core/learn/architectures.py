@@ -137,4 +137,3 @@ def _misfit(architecture: str, backbone: str, reason: str) -> ConfigError:
         f"ARCHITECTURE {architecture} does not work with BACKBONE {backbone}: {reason}. Take BACKBONE resnet18 or "
         "efficientnet-b0, which work with every architecture."
     )
-

@@ -85,8 +85,10 @@ class Journal(Callback):
     def _show(self, row: dict[str, float]) -> None:
         done = len(self.rows)
         left = (time.monotonic() - self._started) / done * (self._epochs - done)
-        validation = "" if math.isnan(row["val_loss"]) else (
-            f", validation loss {row['val_loss']:.4f}, IoU {row['val_iou']:.4f}"
+        validation = (
+            ""
+            if math.isnan(row["val_loss"])
+            else (f", validation loss {row['val_loss']:.4f}, IoU {row['val_iou']:.4f}")
         )
         self._progress.info(
             f"Epoch {done} of {self._epochs}: loss {row['train_loss']:.4f}, IoU {row['train_iou']:.4f}{validation}, "

@@ -129,6 +129,4 @@ def load_checkpoint(path: Path, parameter: str = "CHECKPOINT") -> tuple[ModelCar
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{parameter} {path} holds no weights.")
-    return card, {
-        name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)
-    }
+    return card, {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}

@@ -55,8 +55,10 @@ class Tally:
         labelled = labels != IGNORE_INDEX
         pairs = labels[labelled] * self._classes + logits.detach().argmax(dim=1)[labelled]
         matrix = torch.bincount(pairs, minlength=self._classes**2)
-        sums = torch.stack((loss.detach(), weight)).double() if loss.device.type != "mps" else torch.stack(
-            (loss.detach(), weight)
+        sums = (
+            torch.stack((loss.detach(), weight)).double()
+            if loss.device.type != "mps"
+            else torch.stack((loss.detach(), weight))
         )
         self._matrix = matrix if self._matrix is None else self._matrix + matrix
         self._loss = sums if self._loss is None else self._loss + sums

@@ -171,9 +171,11 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = {str(name): value for name, value in content.items() if hasattr(value, "shape")} if (
-        isinstance(content, Mapping)
-    ) else {}
+    tensors = (
+        {str(name): value for name, value in content.items() if hasattr(value, "shape")}
+        if (isinstance(content, Mapping))
+        else {}
+    )
     if not tensors:
         raise CheckpointError(f"WEIGHTS_FILE {path} holds no tensors by name.")
     return tensors

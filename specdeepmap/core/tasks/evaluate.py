@@ -47,7 +47,9 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
         findings = _predict_chips(job, pairs, predictor, staging, progress)
         scores = sum(findings.scores, Scores.empty(len(predictor.card.classes)))
         if not scores.matrix.any():
-            raise DatasetError(f"TEST_CSV {job.test_csv}: no chip has a labelled pixel of a class that the model knows.")
+            raise DatasetError(
+                f"TEST_CSV {job.test_csv}: no chip has a labelled pixel of a class that the model knows."
+            )
         write_scores(staging.file(job.scores_csv), scores, predictor.card.classes)
         write_confusion(staging.file(confusion), scores, predictor.card.classes)
         if job.chip_scores_csv is not None:

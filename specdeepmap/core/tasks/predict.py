@@ -130,9 +130,7 @@ def _area(job: PredictJob, image: Raster) -> Window:
     area = image.grid.window_of((xmin, ymin, xmax, ymax))
     if not area.width or not area.height:
         wanted, has = (", ".join(f"{number:.10g}" for number in box) for box in (job.extent, image.grid.extent))
-        raise ConfigError(
-            f"EXTENT {wanted} lies outside of IMAGE, which reaches over {has} (xmin, ymin, xmax, ymax)."
-        )
+        raise ConfigError(f"EXTENT {wanted} lies outside of IMAGE, which reaches over {has} (xmin, ymin, xmax, ymax).")
     return area
 
 

@@ -107,9 +107,7 @@ def _write_tables(
     for name, members in zip(SPLIT_NAMES, sets, strict=True):
         write_pairs(staging.file(output / CSV_NAMES[name]), members, output)
     pixels = np.stack([census.counts[assignment == index].sum(axis=0) for index in range(LEFT_OUT)])
-    write_summary(
-        staging.file(output / SUMMARY_NAME), census.classes, pixels, class_weights(pixels[0]), job.scaler
-    )
+    write_summary(staging.file(output / SUMMARY_NAME), census.classes, pixels, class_weights(pixels[0]), job.scaler)
     if statistics is not None:
         write_statistics(staging.file(output / STATISTICS_NAME), statistics.normalization, statistics.bands)
 

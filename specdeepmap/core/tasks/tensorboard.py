@@ -27,7 +27,8 @@ _ANSWER_SECONDS = 60
 def serve(job: TensorBoardJob, progress: Progress) -> TensorBoardResult:
     """Start a server on the log folder, in a thread of this process, and wait until it answers.
 
-    The server lives as long as this process, which ``__main__`` keeps alive. One that already runs on the same folder is used instead.
+    The server lives as long as this process, which ``__main__`` keeps alive. One that already runs on the same
+    folder is used instead.
 
     Raises:
         ConfigError: if the folder holds no logs, or no port is free.

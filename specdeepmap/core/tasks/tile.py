@@ -91,9 +91,7 @@ def _labels(
     return LabelRaster(str(burned), image.grid, progress), known
 
 
-def _class_table(
-    job: TileJob, labels: LabelRaster, known: tuple[ClassEntry, ...], progress: Progress
-) -> ClassTable:
+def _class_table(job: TileJob, labels: LabelRaster, known: tuple[ClassEntry, ...], progress: Progress) -> ClassTable:
     """Find the classes that occur.
 
     Raises:
@@ -147,8 +145,8 @@ def _write_chips(
         pass
     if not records:
         raise ConfigError(
-            f"MIN_LABEL_COVERAGE is {job.min_label_coverage:g} %, and no chip reaches it; the best one has {best:.4g} %. "
-            f"Set MIN_LABEL_COVERAGE to {_rounded_down(best)} or less, or take smaller chips."
+            f"MIN_LABEL_COVERAGE is {job.min_label_coverage:g} %, and no chip reaches it; the best one has {best:.4g} "
+            f"%. Set MIN_LABEL_COVERAGE to {_rounded_down(best)} or less, or take smaller chips."
         )
     return records
 

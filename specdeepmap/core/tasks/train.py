@@ -207,8 +207,8 @@ def _network(job: TrainJob, bands: int, classes: int, progress: Progress) -> Net
     if job.freeze_backbone and pretrained:
         network.freeze_encoder(first_layer=not adapted)
         progress.info(
-            "The backbone is frozen" + (f", but for its first layer, which was adapted to {bands} bands." if adapted
-                                        else ".")
+            "The backbone is frozen"
+            + (f", but for its first layer, which was adapted to {bands} bands." if adapted else ".")
         )
     elif job.freeze_backbone:
         progress.info("The backbone starts from random weights, so it is not frozen.")
@@ -247,9 +247,7 @@ def _card(job: TrainJob, dataset: Dataset, chip: Raster, normalization: Normaliz
         settings=training_settings(job),
         metrics={},
         fingerprint=dataset.fingerprint,
-        trained_on=tuple(
-            chip_mark(pair.name) for name in ("train", "validation") for pair in dataset.chips[name]
-        ),
+        trained_on=tuple(chip_mark(pair.name) for name in ("train", "validation") for pair in dataset.chips[name]),
         versions=library_versions(),
         date="",
     )
