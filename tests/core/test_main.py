@@ -169,6 +169,7 @@ def test_ctrl_c_stops_a_training_and_keeps_its_checkpoints(
 
 
 @posix
+@pytest.mark.torch
 def test_closed_standard_input_cancels(striped: Path, tmp_path: Path) -> None:
     process = start(train_job(striped, tmp_path, epochs=100_000), tmp_path, "--events")
     assert process.stdout is not None and process.stdin is not None

@@ -97,7 +97,7 @@ class LabelRaster:
         blocks = list(_blocks(self.grid))
         for index, window in enumerate(blocks):
             progress.check()
-            found[np.unique(self.read(window))] = True
+            found |= np.bincount(self.read(window).ravel(), minlength=256) > 0
             progress.report((index + 1) / len(blocks))
         return {int(value) for value in np.flatnonzero(found)} - {UNLABELLED}
 

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Vector labels: polygons and points with a class field, burned onto an image's grid.
-
-A source is a path or any other name that OGR knows, with QGIS's additions where a layer or some of its
-features are meant: ``fields.gpkg|layername=crops|subset=year = 2024``.
-"""
+"""Vector labels: polygons and points with a class field, burned onto an image's grid."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,41 +11,14 @@ from osgeo import gdal, ogr, osr
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry
 from specdeepmap.core.data.raster import Grid, spatial_reference
+from specdeepmap.core.data.vectorsource import VectorSource, find_class_field, kind_of
 from specdeepmap.core.data.writer import GeoTiff
-from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError, nearest
+from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError
 from specdeepmap.core.progress import Progress
 
 _OPTIONS = ("TILED=YES", "COMPRESS=ZSTD", "ZSTD_LEVEL=1", "SPARSE_OK=TRUE", "BIGTIFF=IF_SAFER")
 _ROWS = 512  # read at once when pixels are counted
-
-
-@dataclass(frozen=True)
-class VectorSource:
-    """Where vector labels lie: OGR name, layer name and filter, the last two empty where none is given."""
-
-    name: str
-    layer: str
-    subset: str
-
-    @classmethod
-    def parse(cls, text: str) -> VectorSource:
-        """Take QGIS's notation apart."""
-        name, *parts = text.split("|")
-        values = dict(part.split("=", 1) for part in parts if "=" in part)
-        lowered = {key.lower(): value for key, value in values.items()}
-        return cls(name, lowered.get("layername", ""), lowered.get("subset", ""))
-
-
-def is_vector(source: str) -> bool:
-    """Tell whether a source is a vector dataset and no raster."""
-    name = VectorSource.parse(source).name
-    for kind, answer in ((gdal.OF_RASTER, False), (gdal.OF_VECTOR, True)):
-        try:
-            if gdal.OpenEx(name, kind) is not None:
-                return answer
-        except RuntimeError:
-            continue
-    return False
+_CHUNK = "CHUNKYSIZE=1024"  # rows burned at once: GDAL listens to a cancel only in between
 
 
 def burn_vectors(
@@ -74,73 +43,17 @@ def burn_vectors(
     Raises:
         ConfigError, DatasetError, RasterError: if the layer or its field cannot be used.
     """
-    parsed = VectorSource.parse(source)
-    try:
-        dataset = gdal.OpenEx(parsed.name, gdal.OF_VECTOR)
-    except RuntimeError as error:
-        raise RasterError(f"LABELS {source} cannot be opened: {error}") from error
-    if dataset is None:
-        raise RasterError(f"LABELS {source} cannot be opened: {gdal.GetLastErrorMsg()}")
-    layer = _layer(dataset, parsed, source)
-    index, is_text = _field(layer, class_field, source)
+    dataset, layer = VectorSource.parse(source).open()
+    index, is_text = find_class_field(layer, class_field, source)
     values, names = _class_values(layer, index, is_text, zero_as, source)
     memory = _projected(layer, index, values, grid, source, progress)
-    kind = _kind(layer)
+    kind = kind_of(layer)
     with GeoTiff(target, grid, 1, np.uint8, None, _OPTIONS) as tif:
         _rasterize(tif.dataset, memory, ["ATTRIBUTE=value"], source, progress.part(0.0, 0.5))
     if kind == "polygon":
         _tell_overlaps(memory, grid, target, source, progress.part(0.5, 1.0))
+    del dataset  # only now: without it the layer is gone
     return tuple(ClassEntry(value, name, "") for value, name in names.items())
-
-
-def _layer(dataset: gdal.Dataset, parsed: VectorSource, source: str) -> ogr.Layer:
-    """Choose the layer and apply the filter."""
-    names = [dataset.GetLayer(number).GetName() for number in range(dataset.GetLayerCount())]
-    if parsed.layer and parsed.layer not in names:
-        raise ConfigError(f"LABELS {source}: there is no layer '{parsed.layer}'.{nearest(parsed.layer, names)}")
-    if not parsed.layer and len(names) != 1:
-        raise ConfigError(
-            f"LABELS {source} holds {len(names)} layers ({', '.join(names)}). Name one: {parsed.name}|layername=…"
-        )
-    layer = dataset.GetLayerByName(parsed.layer or names[0])
-    if parsed.subset and layer.SetAttributeFilter(parsed.subset) != 0:
-        raise ConfigError(f"LABELS {source}: the filter '{parsed.subset}' cannot be used.")
-    if _kind(layer) not in ("polygon", "point"):
-        raise ConfigError(f"LABELS {source} holds neither polygons nor points. Buffer lines to polygons first.")
-    return layer
-
-
-def _kind(layer: ogr.Layer) -> str:
-    """Tell what a layer holds: polygon, point or other; by its features where the layer does not say."""
-    code = ogr.GT_Flatten(layer.GetGeomType())
-    if code == ogr.wkbUnknown:
-        layer.ResetReading()
-        found = (feature.GetGeometryRef() for feature in layer)
-        code = next((ogr.GT_Flatten(shape.GetGeometryType()) for shape in found if shape is not None), code)
-        layer.ResetReading()
-    kinds = {ogr.wkbPolygon: "polygon", ogr.wkbMultiPolygon: "polygon"}
-    kinds |= {ogr.wkbCurvePolygon: "polygon", ogr.wkbMultiSurface: "polygon"}
-    kinds |= {ogr.wkbPoint: "point", ogr.wkbMultiPoint: "point"}
-    return kinds.get(code, "other")
-
-
-def _field(layer: ogr.Layer, class_field: str | None, source: str) -> tuple[int, bool]:
-    """Find the class field; tells its position and whether it holds text."""
-    definition = layer.GetLayerDefn()
-    fields = [definition.GetFieldDefn(number) for number in range(definition.GetFieldCount())]
-    names = [field.GetName() for field in fields]
-    if class_field is None:
-        raise ConfigError(
-            f"CLASS_FIELD is not set, and LABELS {source} are vectors. Name the field with the class: "
-            f"{', '.join(names)}."
-        )
-    if class_field not in names:
-        raise ConfigError(
-            f"CLASS_FIELD is '{class_field}', which LABELS {source} does not have.{nearest(class_field, names)} "
-            f"It has: {', '.join(names)}."
-        )
-    index = names.index(class_field)
-    return index, fields[index].GetType() == ogr.OFTString
 
 
 def _class_values(
@@ -160,10 +73,10 @@ def _class_values(
             raise DatasetError(f"CLASS_FIELD {name} has {len(texts)} different texts; 255 classes are possible.")
         values: dict[object, int] = {text: number for number, text in enumerate(texts, 1)}
         return values, {number: str(text) for text, number in values.items()}
-    wrong = sorted(value for value in found if value != int(value) or not 0 <= value <= 255)
+    wrong = [value for value in found if not math.isfinite(value) or value != int(value) or not 0 <= value <= 255]
     if wrong:
         raise DatasetError(
-            f"CLASS_FIELD {name} of LABELS {source} holds the value {wrong[0]:g}. Class ids are whole numbers from "
+            f"CLASS_FIELD {name} of LABELS {source} holds the value {min(wrong):g}. Class ids are whole numbers from "
             "0 to 255 (0 = unlabelled)."
         )
     if zero_as is not None and zero_as in found and 0 in found:
@@ -186,7 +99,9 @@ def _projected(
     dataset = gdal.GetDriverByName("Memory").Create("", 0, 0, 0, gdal.GDT_Unknown)
     target = dataset.CreateLayer("labels", spatial_reference(grid.crs) if grid.crs else None, ogr.wkbUnknown)
     target.CreateField(ogr.FieldDefn("value", ogr.OFTInteger))
-    without = 0
+    without = beyond = 0
+    xmin, ymin, xmax, ymax = grid.extent
+    reach = (math.inf, math.inf, -math.inf, -math.inf)
     for number, feature in enumerate(layer):
         if number % 1000 == 0:
             progress.check()
@@ -196,15 +111,39 @@ def _projected(
             without += 1
             continue
         geometry = geometry.Clone()
-        if transformation is not None:
-            geometry.Transform(transformation)
+        if transformation is not None and not _transformed(geometry, transformation):
+            beyond += 1
+            continue
+        west, east, south, north = geometry.GetEnvelope()
+        reach = (min(reach[0], west), min(reach[1], south), max(reach[2], east), max(reach[3], north))
+        if east < xmin or west >= xmax or north <= ymin or south > ymax:
+            continue
         copy = ogr.Feature(target.GetLayerDefn())
         copy.SetField("value", value)
         copy.SetGeometryDirectly(geometry)
         target.CreateFeature(copy)
     if without:
         progress.warning(f"LABELS: {without} feature(s) without a class or a geometry are left out.")
+    if beyond:
+        progress.warning(f"LABELS: {beyond} feature(s) lie where the image's coordinate system has no place; left out.")
+    if not math.isfinite(reach[0]):
+        raise DatasetError(f"No feature of LABELS {source} has a class and a place. Is CLASS_FIELD the right field?")
+    if target.GetFeatureCount() == 0:
+        raise RasterError(
+            f"The features of LABELS {source} and the image have no common ground: in the image's coordinate system "
+            f"they reach from {reach[0]:.6g}, {reach[1]:.6g} to {reach[2]:.6g}, {reach[3]:.6g}, the image from "
+            f"{xmin:.6g}, {ymin:.6g} to {xmax:.6g}, {ymax:.6g}. Are these the right layers, and are their coordinate "
+            "systems right?"
+        )
     return dataset
+
+
+def _transformed(geometry: ogr.Geometry, transformation: osr.CoordinateTransformation) -> bool:
+    """Transform a geometry in place; False where that is impossible."""
+    try:
+        return bool(geometry.Transform(transformation) == 0)
+    except RuntimeError:
+        return False
 
 
 def _transformation(
@@ -212,6 +151,8 @@ def _transformation(
 ) -> osr.CoordinateTransformation | None:
     """Give the way from the layer's CRS to the grid's; None where they are the same."""
     own = layer.GetSpatialRef()
+    if own is not None and (own.GetName() or "").startswith("Undefined"):  # how a GeoPackage says that there is none
+        own = None
     if own is None and not grid.crs:
         progress.warning(f"LABELS {source} and the image have no coordinate system; taken to be the same.")
         return None
@@ -231,11 +172,13 @@ def _rasterize(
     raster: gdal.Dataset, memory: gdal.Dataset, options: list[str], source: str, progress: Progress, burn: int = 0
 ) -> None:
     """Burn the features of a memory dataset in their order."""
+    canceled: list[Canceled] = []
 
     def heard(share: float, *_: object) -> int:
         try:
             progress.check()
-        except Canceled:
+        except Canceled as error:  # an exception would be lost in GDAL
+            canceled.append(error)
             return 0
         progress.report(share)
         return 1
@@ -243,12 +186,14 @@ def _rasterize(
     values = [] if options and options[0].startswith("ATTRIBUTE") else [burn]
     try:
         status = gdal.RasterizeLayer(
-            raster, [1], memory.GetLayer(0), burn_values=values, options=options, callback=heard
+            raster, [1], memory.GetLayer(0), burn_values=values, options=[*options, _CHUNK], callback=heard
         )
     except RuntimeError as error:
-        progress.check()
+        if canceled:
+            raise canceled[0] from None
         raise RasterError(f"LABELS {source} cannot be burned: {error}") from error
-    progress.check()
+    if canceled:
+        raise canceled[0]
     if status != 0:
         raise RasterError(f"LABELS {source} cannot be burned: {gdal.GetLastErrorMsg()}")
 

@@ -120,7 +120,6 @@ class GeoTiff:
         try:
             if overviews:
                 self._checked(lambda: self._dataset.BuildOverviews("NEAREST", list(overviews)))
-            self._checked(lambda: self._dataset.FlushCache())
             self._checked(self._release)
         finally:
             self._release()

@@ -18,7 +18,8 @@ from specdeepmap.core.data.parallel import THREADS, in_threads
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tileindex import TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
-from specdeepmap.core.data.vectors import burn_vectors, is_vector
+from specdeepmap.core.data.vectors import burn_vectors
+from specdeepmap.core.data.vectorsource import is_vector
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import TileJob, TileResult
 from specdeepmap.core.progress import Progress

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from osgeo import gdal, ogr
@@ -129,3 +130,33 @@ def test_a_full_disk_while_splits_are_written(tmp_path: Path, gdal_errors: str) 
     with full_disk(path.stat().st_size), pytest.raises(RasterError, match="cannot be changed"):
         write_splits(path, {record.name: "validation" * 20 for record in made})
     assert read_splits(path) == before
+
+
+def test_images_with_and_without_a_crs_go_into_one_index(tmp_path: Path, gdal_errors: str) -> None:
+    bare = [TileRecord("n", "bare", 0, 0, 0.0, 0, Grid(8, 8))]
+    for number, (first, second) in enumerate(((bare, records("there")), (records("there"), bare))):
+        one, both = tmp_path / f"{number}.gpkg", tmp_path / f"{number}_both.gpkg"
+        write_index(one, first, None, first[0].source)
+        write_index(both, second, one, second[0].source)
+        assert [row[0] for row in rows(both)] == [record.name for record in (*first, *second)]
+
+
+def test_qgis_styles_the_index_by_set(tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    write_index(path, records("i"), None, "i")
+    later = tmp_path / "b.gpkg"
+    write_index(later, records("j"), path, "j")
+    for index in (path, later):
+        dataset = gdal.OpenEx(str(index), gdal.OF_VECTOR)
+        (style,) = list(dataset.GetLayerByName("layer_styles"))
+        assert (style["f_table_name"], style["f_geometry_column"]) == (
+            "tiles",
+            dataset.GetLayerByName("tiles").GetGeometryColumn(),
+        )
+        assert style["useAsDefault"]
+        root = ElementTree.fromstring(style["styleQML"])  # noqa: S314 - our own file
+        renderer = root.find("renderer-v2")
+        assert renderer is not None
+        assert (renderer.get("type"), renderer.get("attr")) == ("categorizedSymbol", "split")
+        values = {category.get("value") for category in renderer.iter("category")}
+        assert values >= {"train", "validation", "test"}

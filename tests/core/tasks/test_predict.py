@@ -161,6 +161,17 @@ def test_tile_size_comes_from_the_card(tmp_path: Path, monkeypatch: pytest.Monke
     assert sizes == [(2, 16, 16)] * 4
 
 
+def test_beyond_the_border_the_image_is_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.arange(1, 2 * 7 * 5 + 1, dtype=np.int16).reshape(2, 7, 5)
+    image = write_raster(tmp_path / "image.tif", values)
+    seen: list[Array] = []
+    real = Reader.probabilities
+    monkeypatch.setattr(Reader, "probabilities", lambda self, images: seen.extend(images) or real(self, images))
+    run(tmp_path, image, tile_size=11)
+    (tile,) = seen
+    assert np.array_equal(tile, np.pad(values, ((0, 0), (2, 2), (3, 3)), "symmetric"))
+
+
 def bounds(image: Path, x: int, y: int, width: int, height: int) -> tuple[float, ...]:
     (left, bottom), (right, top) = (Raster.open(image).grid.ground(*at) for at in ((x, y + height), (x + width, y)))
     return left, bottom, right, top
