@@ -623,6 +623,12 @@ class EvaluateJob(Job):
     )
 
 
+    def check(self) -> None:
+        tables = [path for path in (self.scores_csv, self.confusion_csv, self.chip_scores_csv) if path is not None]
+        if len(set(tables)) < len(tables):
+            raise ConfigError("SCORES_CSV, CONFUSION_CSV and CHIP_SCORES_CSV must be different files.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictResult(Result):
     """What the Deep Learning Mapper made."""

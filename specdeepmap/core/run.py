@@ -87,7 +87,7 @@ class Child:
         self._folder = Path(tempfile.mkdtemp(prefix="specdeepmap-"))
         self.log = self._folder / "log.txt"
         self._staged: list[Path] = []
-        self._canceled = False
+        self._log_is_named = False
         job_file = self._folder / "job.json"
         job.save(job_file)
         command = [str(python), "-X", "utf8", "-u", "-m", "specdeepmap.core", str(job_file), "--events"]
@@ -139,7 +139,6 @@ class Child:
                 if not until_exit:
                     return result
             elif kind == "canceled":
-                self._canceled = True
                 raise Canceled("canceled")
             elif kind == "error":
                 raise self._error(event)
@@ -162,7 +161,7 @@ class Child:
             self._process.stdout.close()
         if self._process.returncode != 0:
             remove_staged([*self._staged, *self._unheard()])
-        if self._process.returncode == 0 or self._canceled:
+        if not self._log_is_named:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _unheard(self) -> Iterator[Path]:
@@ -175,7 +174,7 @@ class Child:
     def _reports(self, progress: Progress) -> Iterator[dict[str, Any]]:
         """Yield events until the child closes its output."""
         while True:
-            self._check(progress)
+            progress.check()
             try:
                 event = self._events.get(timeout=_POLL_SECONDS)
             except queue.Empty:
@@ -183,13 +182,6 @@ class Child:
             if event is None:
                 return
             yield event
-
-    def _check(self, progress: Progress) -> None:
-        try:
-            progress.check()
-        except Canceled:
-            self._canceled = True
-            raise
 
     def _listen(self) -> None:
         """Put the child's events into the queue; ``None`` when it says no more."""
@@ -208,10 +200,12 @@ class Child:
         kind = event.get("kind", "")
         if kind in ERRORS:
             return ERRORS[kind](event["text"])
+        self._log_is_named = True
         return ChildError(f"Something went wrong that should not ({event['text']}). Details: {self.log}")
 
     def _death(self, code: int) -> str:
         """Say how a child ended that gave no result."""
+        self._log_is_named = True
         if code < 0:
             try:
                 name = signal.Signals(-code).name
@@ -234,6 +228,7 @@ class Child:
                 deadline = time.monotonic() + 0.3
                 while self.alive and time.monotonic() < deadline:
                     time.sleep(0.02)
+            self._process.kill()  # harmless when it has ended, and enough if it had left its group
         self._process.wait()
 
 

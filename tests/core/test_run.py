@@ -129,8 +129,7 @@ def test_an_error_arrives_as_it_was(tmp_path: Path, scratch: Path) -> None:
     assert type(there.value) is type(here.value)
     assert str(there.value).split(":")[0] == str(here.value).split(":")[0]
     assert "Bild ä.tif" in str(there.value) and "Traceback" not in str(there.value)
-    (log,) = scratch.glob("*/log.txt")
-    assert "Traceback" in log.read_text("utf-8")
+    assert not any(scratch.iterdir()), "a log that no message names is litter"
 
 
 @pytest.mark.parametrize(("name", "value"), [("PYTHONHOME", "/nowhere"), ("PYTHONPATH", "/nowhere")])

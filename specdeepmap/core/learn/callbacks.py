@@ -79,10 +79,10 @@ class Journal(Callback):
         self.rows.append(row)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([row["epoch"], *(f"{row[name]:.8g}" for name in COLUMNS[1:])])
-        self._show(row)
+        self._show(row, labelled=bool(train.scores.matrix.any()))
         self._log(trainer, segmenter, row)
 
-    def _show(self, row: dict[str, float]) -> None:
+    def _show(self, row: dict[str, float], labelled: bool) -> None:
         done = len(self.rows)
         left = (time.monotonic() - self._started) / done * (self._epochs - done)
         validation = (
@@ -94,7 +94,7 @@ class Journal(Callback):
             f"Epoch {done} of {self._epochs}: loss {row['train_loss']:.4f}, IoU {row['train_iou']:.4f}{validation}, "
             f"learning rate {row['lr']:.3g}, {_duration(left)} left at most"
         )
-        if not math.isfinite(row["train_loss"]):
+        if labelled and not math.isfinite(row["train_loss"]):
             self._progress.warning(
                 "The training loss is not a number. Lower LEARNING_RATE, and check the image values for extremes "
                 "that are not declared as no-data."

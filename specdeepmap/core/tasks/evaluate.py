@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,12 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
     pairs = read_pairs(job.test_csv, "TEST_CSV")
     if not pairs:
         raise DatasetError(f"TEST_CSV {job.test_csv} names no chip. Raise TEST_PERCENT in the Dataset Maker.")
+    twice = [name for name, count in Counter(pair.name for pair in pairs).items() if count > 1]
+    if job.prediction_folder is not None and twice:
+        raise DatasetError(
+            f"TEST_CSV {job.test_csv} names several chips {twice[0]}; their predictions would have one name in "
+            "PREDICTION_FOLDER. Test them one after the other."
+        )
     predictor = Predictor(job.checkpoint, job.device)
     predictor.check_raster(Raster.open(pairs[0].image), "TEST_CSV: the chip", progress)
     _warn_of_known_chips(pairs, predictor.card, progress)

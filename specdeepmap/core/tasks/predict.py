@@ -126,6 +126,8 @@ def _area(job: PredictJob, image: Raster) -> Window:
     whole = Window(0, 0, image.grid.width, image.grid.height)
     if job.extent is None:
         return whole
+    if image.grid.transform[2] or image.grid.transform[4]:
+        raise ConfigError("EXTENT cannot be used with IMAGE, whose grid is rotated. Warp it to a north-up grid first.")
     xmin, ymin, xmax, ymax = job.extent
     area = image.grid.window_of((xmin, ymin, xmax, ymax))
     if not area.width or not area.height:
