@@ -3,6 +3,7 @@
 
 PYTHON := .venv/bin/python
 DEMO_FOLDER ?= demo
+SENSOR ?= sentinel2
 IMAGE ?=
 LABELS ?=
 
@@ -21,7 +22,7 @@ setup:
 	@tools/setup
 
 demo: setup
-	@$(PYTHON) tools/demo.py --folder "$(DEMO_FOLDER)" --image "$(IMAGE)" --labels "$(LABELS)"
+	@$(PYTHON) tools/demo.py --folder "$(DEMO_FOLDER)" --sensor "$(SENSOR)" --image "$(IMAGE)" --labels "$(LABELS)"
 
 test: setup
 	@tools/test

@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is written")
     parser.add_argument("--image", default="", help="an image of your own")
     parser.add_argument("--labels", default="", help="its labels")
+    parser.add_argument("--sensor", default="sentinel2", help="of the scene that is made: sentinel2 or enmap")
     parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     if bool(options.image) != bool(options.labels):
@@ -59,7 +60,7 @@ def main() -> int:
             image, labels = options.image, options.labels
         else:
             say("Making a scene")
-            image, labels = map(str, make_scene(folder / "scene"))
+            image, labels = map(str, make_scene(folder / "scene", options.sensor))
         run_steps(image, labels, folder, options.epochs)
         picture = draw(image, labels, folder)
     except (SpecDeepMapError, subprocess.CalledProcessError) as error:
@@ -131,7 +132,13 @@ def show_scores(path: Path) -> None:
         sys.stdout.write(
             f"{row[0]:>4} {row[2]:<24} IoU {float(row[1]):.3f}   F1 {float(row[5]):.3f}   {row[6]:>8} px\n"
         )
-    sys.stdout.write(f"     {'Mean IoU':<24}     {float(rows[-1][1]):.3f}\n")
+    sys.stdout.write(f"     {'Mean IoU':<24}     {mean_iou(path):.3f}\n")
+
+
+def mean_iou(path: Path) -> float:
+    """Read the mean IoU of a score table."""
+    with path.open(encoding="utf-8") as file:
+        return float(list(csv.reader(file))[-1][1])
 
 
 def draw(image: str, labels: str, folder: Path) -> Path:
@@ -147,7 +154,8 @@ def draw(image: str, labels: str, folder: Path) -> Path:
     lookup = ListedColormap([color(classes, value) for value in range(256)])
     for axis, values in ((axes[1], reference), (axes[2], predicted)):
         axis.imshow(values, cmap=lookup, vmin=0, vmax=255, interpolation="nearest")
-    for axis, title in zip(axes, ("Image", "Reference", "Map"), strict=True):
+    map_title = f"Map (mean IoU on the test chips {mean_iou(folder / 'scores.csv'):.2f})"
+    for axis, title in zip(axes, ("Image", "Reference", map_title), strict=True):
         axis.set_title(title)
         axis.set_axis_off()
     patches = [Patch(color=entry.color, label=entry.name) for entry in classes.entries]

@@ -27,8 +27,8 @@ from specdeepmap.core.progress import EventProgress, Progress, TextProgress
 from specdeepmap.core.run import GRACE_SECONDS, wait_while
 from specdeepmap.core.staging import remove_staged
 
-_GDAL_CACHE_BYTES = 128 * 2**20
-"""GDAL's own default, a twentieth of the memory, is more than a job needs."""
+_GDAL_CACHE_BYTES = 32 * 2**20
+"""GDAL's own default is a twentieth of the memory. A job that needs more than this asks for it: ``Raster.expect``."""
 
 CANCELED = 130
 """Exit code after a cancel, as shells have it for Ctrl-C."""

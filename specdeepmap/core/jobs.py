@@ -327,7 +327,8 @@ class TrainJob(Job):
         "choice",
         "Architecture",
         "The network's design. unet is a sound first choice; unetplusplus joins scales more densely and is "
-        "slower; deeplabv3plus sees wide surroundings; segformer has the lightest decoder. Default: unet.",
+        "slower; deeplabv3plus, deeplabv3, pspnet and upernet see wide surroundings; segformer, fpn and linknet have "
+        "light decoders; manet and pan use attention (pan pads chips below 128 pixels). Default: unet.",
         "unet",
         options=titles(ARCHITECTURES),
     )
@@ -621,7 +622,6 @@ class EvaluateJob(Job):
         "Write the predicted classes of each chip as <chip>_prediction.tif. Default: not written.",
         None,
     )
-
 
     def check(self) -> None:
         tables = [path for path in (self.scores_csv, self.confusion_csv, self.chip_scores_csv) if path is not None]

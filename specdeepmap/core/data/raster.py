@@ -20,6 +20,8 @@ from specdeepmap.core.data.bands import Band, read_bands, read_nodata
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
 
+_WIDEST_CACHE = 256 * 2**20
+
 Extent = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in CRS units."""
 
@@ -151,6 +153,18 @@ class Raster:
         if dataset is None:
             raise RasterError(f"{name} cannot be opened as a raster: {gdal.GetLastErrorMsg()}")
         return cls(dataset, name, nodata)
+
+    def expect(self, rows: int) -> None:
+        """Prepare for being read in bands of so many rows from top to bottom.
+
+        GDAL's cache is widened, up to 256 MB, to hold what such a band touches: no block is decoded twice then. A
+        cache that is wider already stays so.
+        """
+        block = self._dataset.GetRasterBand(1).GetBlockSize()[1]
+        needed = (rows + block) * self.width * self.count * self.dtype.itemsize
+        wanted = min(gdal.GetCacheUsed() + needed, _WIDEST_CACHE)
+        if gdal.GetCacheMax() < wanted:
+            gdal.SetCacheMax(wanted)
 
     @property
     def dataset(self) -> gdal.Dataset:

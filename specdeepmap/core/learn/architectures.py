@@ -40,9 +40,10 @@ class Architecture:
     Attributes:
         title: for dialogs.
         name: of the design in segmentation-models-pytorch.
-        refused: beginnings of encoder names that the design cannot use, with the reason below.
-        reason: why it cannot.
         source: where the design was published.
+        refused: beginnings of encoder names that the design cannot use.
+        reason: why some encoders cannot be used.
+        minimum: smallest side of a chip in pixels; smaller chips are padded.
     """
 
     title: str
@@ -50,19 +51,27 @@ class Architecture:
     source: str
     refused: tuple[str, ...] = ()
     reason: str = ""
+    minimum: int = 0
 
+
+_NO_HALF = "its decoder needs features at half the image's resolution, which this encoder has not"
 
 ARCHITECTURES = {
     "unet": Architecture("U-Net", "unet", "Ronneberger et al. 2015, arXiv 1505.04597"),
     "unetplusplus": Architecture(
-        "U-Net++",
-        "unetplusplus",
-        "Zhou et al. 2018, arXiv 1807.10165",
-        refused=("mit_",),
-        reason="its nested decoder needs features at half the image's resolution, which this encoder has not",
+        "U-Net++", "unetplusplus", "Zhou et al. 2018, arXiv 1807.10165", refused=("mit_",), reason=_NO_HALF
     ),
+    "deeplabv3": Architecture("DeepLabV3", "deeplabv3", "Chen et al. 2017, arXiv 1706.05587"),
     "deeplabv3plus": Architecture("DeepLabV3+", "deeplabv3plus", "Chen et al. 2018, arXiv 1802.02611"),
     "segformer": Architecture("SegFormer", "segformer", "Xie et al. 2021, arXiv 2105.15203"),
+    "fpn": Architecture("FPN", "fpn", "Kirillov et al. 2019, Panoptic feature pyramid networks, CVPR"),
+    "pspnet": Architecture("PSPNet", "pspnet", "Zhao et al. 2016, arXiv 1612.01105"),
+    "manet": Architecture("MA-Net", "manet", "Fan et al. 2020, doi 10.1109/ACCESS.2020.3025372"),
+    "linknet": Architecture(
+        "LinkNet", "linknet", "Chaurasia & Culurciello 2017, arXiv 1707.03718", refused=("mit_",), reason=_NO_HALF
+    ),
+    "pan": Architecture("PAN", "pan", "Li et al. 2018, arXiv 1805.10180", minimum=128),
+    "upernet": Architecture("UPerNet", "upernet", "Xiao et al. 2018, arXiv 1807.10221"),
 }
 
 
@@ -121,7 +130,7 @@ def build_network(
             in_channels=bands,
             classes=classes,
         )
-        network = Network(model, _STRIDE)
+        network = Network(model, _STRIDE, design.minimum)
         with torch.no_grad():
             network.eval()(torch.zeros(1, bands, 2 * _STRIDE, 2 * _STRIDE))
     except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, AssertionError) as error:

@@ -16,21 +16,27 @@ class Network(nn.Module):
     Args:
         model: a model of segmentation-models-pytorch.
         stride: what its input sizes must be a multiple of.
+        minimum: smallest side of an input, in pixels.
     """
 
-    def __init__(self, model: Any, stride: int) -> None:
+    def __init__(self, model: Any, stride: int, minimum: int = 0) -> None:
         super().__init__()
         self.model = model
         self.stride = stride
+        self.minimum = minimum
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images ``(N, C, H, W)`` into logits ``(N, K, H, W)``."""
         height, width = images.shape[-2:]
-        right, below = -width % self.stride, -height % self.stride
+        right, below = (self._lacking(size) for size in (width, height))
         if right or below:
             images = functional.pad(images, (0, right, 0, below), mode="replicate")
         logits: Tensor = self.model(images)
         return logits[..., :height, :width]
+
+    def _lacking(self, size: int) -> int:
+        """Give the pixels by which a side is padded."""
+        return max(-size % self.stride, self.minimum - size)
 
     @property
     def encoder(self) -> nn.Module:

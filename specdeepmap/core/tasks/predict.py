@@ -153,6 +153,7 @@ def _map(
         for tile in map_windows(area.width, area.height, size, round(size * job.overlap / 100))
     ]
     batch_size = job.batch_size or predictor.batch_size(size, size)
+    image.expect(size)
     progress.report(0.0, f"Mapping {len(windows)} tiles of {size} x {size} pixels on {predictor.device.type}")
     grid = image.grid.cut(area)
     with ExitStack() as stack:

@@ -219,6 +219,13 @@ def _doubts(census: Census, assignment: Assignment, grounds: Grounds) -> list[st
                 f"Class {entry.value} ({entry.name}) is missing in: {', '.join(lacking)}. It stands in {having} "
                 f"chip(s){few}. Label more of it, or take smaller chips."
             )
+    shapes = {(grid.width, grid.height) for grid in census.grids}
+    if len(shapes) > 1:
+        listed = ", ".join(f"{width} x {height}" for width, height in sorted(shapes))
+        warnings.append(
+            f"The chips have different sizes ({listed} pixels). Are some of them left over from an earlier run? "
+            "Remove those, or cut into an empty folder."
+        )
     extents = [grid.extent for grid in census.grids]
     leaking = sum(len(leaks([extents[i] for i in positions], assignment[positions])) for positions in grounds)
     if leaking:

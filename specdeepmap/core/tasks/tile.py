@@ -35,6 +35,7 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     _check_nodata(job, image)
     files = image.dataset.GetFileList()
     stem = Path(files[0] if files else job.image).stem
+    image.expect(job.tile_size_y)
     windows = _windows(job, image)
     with Staging(progress) as staging:
         folder = staging.folder(job.output_folder)
