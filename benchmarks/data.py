@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import subprocess
@@ -88,6 +89,7 @@ def split(folder: Path, tile: int, output: Path) -> float:
         step_y=tile,
         output_folder=output,
     )
+    os.sync()  # what an earlier run has not yet written would cost this one
     start = time.perf_counter()
     tile_raster(job, Progress())
     return time.perf_counter() - start
@@ -106,6 +108,7 @@ def bare_split(folder: Path, tile: int, output: Path, like: Path) -> float:
     driver = gdal.GetDriverByName("GTiff")
     for kind_name in ("images", "labels"):
         (output / kind_name).mkdir(parents=True)
+    os.sync()
     start = time.perf_counter()
     a, b, c, d, e, f = image.GetGeoTransform()
     for y in range(0, image.RasterYSize, tile):

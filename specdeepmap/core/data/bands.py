@@ -70,13 +70,18 @@ def read_bands(dataset: gdal.Dataset, nodata: float | None = None) -> tuple[Band
     return tuple(bands)
 
 
-def read_nodata(dataset: gdal.Dataset, nodata: float | None = None) -> tuple[float | None, ...]:
+def read_nodata(dataset: gdal.Dataset, nodata: float | None = None, uniform: bool = False) -> tuple[float | None, ...]:
     """Read the no-data value of each band, as the band's number type holds it.
 
     Args:
         dataset: an open GDAL dataset.
         nodata: overrides what the bands declare.
+        uniform: all bands are known to have the type and the no-data value of the first.
     """
+    if uniform:
+        band = dataset.GetRasterBand(1)
+        held = _held(band.GetNoDataValue() if nodata is None else nodata, band.DataType)
+        return (held,) * int(dataset.RasterCount)
     bands = [dataset.GetRasterBand(number) for number in range(1, dataset.RasterCount + 1)]
     return tuple(_held(band.GetNoDataValue() if nodata is None else nodata, band.DataType) for band in bands)
 

@@ -55,7 +55,7 @@ def take_census(pairs: Sequence[ChipPair], folder: Path, progress: Progress) -> 
         DatasetError: if a chip holds values that are no class ids, or all hold fewer than two classes.
     """
     labels = [pair.label for pair in pairs]
-    chips = list(in_threads(_read_label_chip, labels, len(labels), progress))
+    chips = list(in_threads(_read_label_chip, labels, len(labels), progress, ahead=256, group=16))
     systems = _systems(pairs)
     counts = np.stack([chip.counts for chip in chips])
     classes = _class_table(pairs, counts, folder)
@@ -80,13 +80,13 @@ def _systems(pairs: Sequence[ChipPair]) -> dict[str, str]:
 
 
 def _read_label_chip(path: Path) -> _LabelChip:
-    raster = Raster.open(path)
+    raster = Raster.open(path, georeference="INTERNAL")
     values, valid = raster.read(raster.whole)
     check_values(values[0][valid[0]], f"DATA_FOLDER: the label chip {path}")
     labels = np.where(valid[0], values[0], UNLABELLED).astype(np.uint8)
     counts = np.bincount(labels.ravel(), minlength=256)
     counts[UNLABELLED] = 0
-    transform = raster.dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
+    transform = raster.dataset.GetGeoTransform(can_return_null=True) or Raster.open(path).grid.transform
     return _LabelChip(counts, (raster.width, raster.height), tuple(transform))
 
 

@@ -123,12 +123,15 @@ def _chips(folder: Path, kind: str) -> dict[str, Path]:
             "(it holds images/ and labels/)."
         )
     found: dict[str, Path] = {}
-    for path in sorted(place.iterdir()):
-        if not path.is_file() or path.name.startswith(".") or path.suffix.lower() in _NO_CHIP:
+    with os.scandir(place) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_file())
+    for name in names:
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - thousands of these: a Path takes its time
+        if name.startswith(".") or suffix.lower() in _NO_CHIP:
             continue
-        if path.stem in found:
-            raise DatasetError(f"{place} holds two chips named {path.stem}; remove one of them.")
-        found[path.stem] = path
+        if stem in found:
+            raise DatasetError(f"{place} holds two chips named {stem}; remove one of them.")
+        found[stem] = place / name
     if not found:
         raise DatasetError(f"DATA_FOLDER {folder}: {kind}/ holds no chip. Run the Raster Splitter first.")
     return found
@@ -136,7 +139,9 @@ def _chips(folder: Path, kind: str) -> dict[str, Path]:
 
 def write_pairs(path: Path, pairs: Sequence[ChipPair], folder: Path) -> None:
     """Write the table of one set; paths are relative to ``folder``, where the table will lie."""
-    rows = [(_relative(pair.image, folder), _relative(pair.label, folder)) for pair in pairs]
+    parents = {chip.parent for pair in pairs for chip in (pair.image, pair.label)}
+    to = {parent: _relative(parent, folder) for parent in parents}
+    rows = [tuple(f"{to[chip.parent]}/{chip.name}" for chip in (pair.image, pair.label)) for pair in pairs]
     write_table(path, [("image", "mask"), *rows])
 
 

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import TypeVar
 
 from specdeepmap.core.progress import Progress
@@ -13,11 +16,14 @@ from specdeepmap.core.progress import Progress
 T = TypeVar("T")
 U = TypeVar("U")
 
+_SWITCH_SECONDS = 0.0005
+"""Python's own 5 ms would let a thread that comes back from GDAL wait longer than its work on a chip takes."""
+
 THREADS = min(os.cpu_count() or 1, 8)
 
 
 def in_threads(
-    work: Callable[[T], U], items: Iterable[T], count: int, progress: Progress, ahead: int = 32
+    work: Callable[[T], U], items: Iterable[T], count: int, progress: Progress, ahead: int = 32, group: int = 1
 ) -> Iterator[U]:
     """Work on items in threads and yield the results in the order of the items.
 
@@ -30,33 +36,35 @@ def in_threads(
         count: number of items, for the progress.
         progress: is reported to.
         ahead: items in work or done and not yet yielded, at most.
+        group: items that a thread takes at a time; more than one where an item is done in a millisecond.
     """
-    results: dict[int, U] = {}
-    waiting: dict[Future[U], int] = {}
-    source = enumerate(items)
-    given = yielded = 0
-    exhausted = False
+    waiting: deque[Future[list[U]]] = deque()
+    source = iter(items)
+    taken = yielded = 0
+    interval = sys.getswitchinterval()
     with ThreadPoolExecutor(THREADS) as pool:
+        sys.setswitchinterval(_SWITCH_SECONDS)
         try:
             while True:
                 progress.check()
-                while not exhausted and given - yielded < ahead and len(waiting) < ahead:
-                    entry = next(source, None)
-                    if entry is None:
-                        exhausted = True
-                        break
-                    waiting[pool.submit(work, entry[1])] = entry[0]
-                    given += 1
+                while taken - yielded + group <= ahead and (part := list(islice(source, group))):
+                    waiting.append(pool.submit(_each, work, part))
+                    taken += len(part)
                     progress.check()
-                while yielded in results:
-                    yield results.pop(yielded)
+                if not waiting:
+                    return
+                if not waiting[0].done():
+                    wait((waiting[0],), timeout=0.5)
+                    continue
+                for result in waiting.popleft().result():
+                    yield result
                     yielded += 1
                     progress.report(yielded / max(count, 1))
-                if exhausted and yielded == given:
-                    return
-                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in done:
-                    results[waiting.pop(future)] = future.result()
         finally:
+            sys.setswitchinterval(interval)
             for future in waiting:
                 future.cancel()
+
+
+def _each(work: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    return [work(item) for item in items]

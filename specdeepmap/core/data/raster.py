@@ -90,7 +90,7 @@ class Grid:
 class Raster:
     """A raster opened for reading. Not safe for use by several threads at a time."""
 
-    def __init__(self, dataset: gdal.Dataset, name: str, nodata: float | None = None) -> None:
+    def __init__(self, dataset: gdal.Dataset, name: str, nodata: float | None = None, uniform: bool = False) -> None:
         self._dataset = dataset
         self._override = nodata
         self.name = name
@@ -101,7 +101,8 @@ class Raster:
             raise RasterError(f"{name} has no band; if it holds several rasters, name one of them.")
         first = dataset.GetRasterBand(1)
         self.type_code: int = first.DataType
-        for number in range(2, self.count + 1):
+        # All bands of a GeoTIFF have one number type, and without a side file one no-data value.
+        for number in range(2, 2 if uniform else self.count + 1):
             self.type_code = gdal.DataTypeUnion(self.type_code, dataset.GetRasterBand(number).DataType)
         if gdal.DataTypeIsComplex(self.type_code):
             raise RasterError(
@@ -109,7 +110,7 @@ class Raster:
                 "real numbers first, for example to amplitude."
             )
         self.dtype: np.dtype[np.generic] = np.dtype(gdal_array.GDALTypeCodeToNumericTypeCode(self.type_code))
-        self._nodata = read_nodata(dataset, nodata)
+        self._nodata = read_nodata(dataset, nodata, uniform)
         masked = first.GetMaskFlags() & (gdal.GMF_PER_DATASET | gdal.GMF_ALPHA)
         self._mask = first.GetMaskBand() if masked else None
 
@@ -130,21 +131,21 @@ class Raster:
         return Window(0, 0, self.width, self.height)
 
     @classmethod
-    def open(cls, source: str | Path, nodata: float | None = None, placed: bool = True) -> Raster:
+    def open(cls, source: str | Path, nodata: float | None = None, georeference: str = "") -> Raster:
         """Open a raster by any name that GDAL knows.
 
         Args:
             source: path or GDAL name.
             nodata: overrides the no-data value of all bands.
-            placed: False where its place does not matter: making it out takes as long as reading a small chip.
+            georeference: where GDAL looks for the place of a GeoTIFF, which takes longer than reading a small chip:
+                ``NONE`` or ``INTERNAL``; empty = everywhere. A side file that matters is read nevertheless.
 
         Raises:
             RasterError: if GDAL cannot open it, or it holds complex numbers.
         """
         name = str(source)
-        # GDAL reads no-data values from a side file together with the place.
-        alone = name.lower().endswith((".tif", ".tiff")) and not Path(f"{name}.aux.xml").exists()
-        options = ["GEOREF_SOURCES=NONE"] if alone and not placed else []
+        quick = georeference and name.lower().endswith((".tif", ".tiff")) and not _side_file_matters(name)
+        options = [f"GEOREF_SOURCES={georeference}"] if quick else []
         gdal.ErrorReset()
         try:
             dataset = gdal.OpenEx(name, gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR, open_options=options)
@@ -152,7 +153,7 @@ class Raster:
             raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
         if dataset is None:
             raise RasterError(f"{name} cannot be opened as a raster: {gdal.GetLastErrorMsg()}")
-        return cls(dataset, name, nodata)
+        return cls(dataset, name, nodata, bool(quick))
 
     def expect(self, rows: int) -> None:
         """Prepare for being read in bands of so many rows from top to bottom.
@@ -244,11 +245,15 @@ class Raster:
 
     def valid(self, values: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Tell which values are data, by finiteness and no-data values, without the mask band."""
-        valid = np.ones(values.shape, np.bool_)
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values)
         first = self._nodata[0]
-        if all(nodata == first for nodata in self._nodata):
+        same = all(nodata == first for nodata in self._nodata)
+        if values.dtype.kind == "f":
+            valid = np.isfinite(values)
+        elif same and first is not None:
+            return np.asarray(values != first, np.bool_)
+        else:
+            valid = np.ones(values.shape, np.bool_)
+        if same:
             if first is not None:
                 valid &= values != first  # NaN is unequal to all, and dealt with above
             return valid
@@ -256,6 +261,16 @@ class Raster:
             if nodata is not None:
                 valid[index] &= values[index] != nodata
         return valid
+
+
+def _side_file_matters(name: str) -> bool:
+    """Tell whether a raster's side file holds more than class names and statistics."""
+    try:
+        with open(f"{name}.aux.xml", "rb") as file:  # noqa: PTH123 - thousands of these: a Path takes its time
+            text = file.read()
+    except OSError:
+        return False
+    return any(tag in text for tag in (b"<NoDataValue", b"<GeoTransform", b"<SRS", b"<GCPList", b"MaskBand"))
 
 
 def _mirrored(start: int, end: int, size: int) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 LEFT_OUT = len(SPLIT_NAMES)
 
 _PASSES = 8
-_TRIES = 1000  # groups that are tried to be moved, at most
+_TRIES = 300  # groups that are tried to be moved, at most
 _CANDIDATES = 48  # partners that are tried for each
 _GOOD = 2e-3  # a difference of class shares that is not worth more work
 

@@ -54,7 +54,7 @@ def load_chip(pair: ChipPair, normalization: Normalization) -> LoadedChip:
     Raises:
         DatasetError: if the chips do not fit each other or the dataset's statistics.
     """
-    raster = Raster.open(pair.image, placed=False)
+    raster = Raster.open(pair.image, georeference="NONE")
     if raster.count != len(normalization.mean):
         raise DatasetError(
             f"{pair.image} has {raster.count} bands, but {len(normalization.mean)} are expected from the band "
