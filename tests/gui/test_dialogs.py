@@ -397,7 +397,7 @@ def test_bad_value_is_told_in_a_message_before_anything_runs(
     dialog = open_dialog("datasetmaker")
     dialog.setParameters({"DATA_FOLDER": str(tmp_path), "SCALER": 0})
     dialog.runAlgorithm()
-    assert told == ["SCALER is 0.0; it must be greater than 0."]
+    assert told == ["SCALER is 0; it must be greater than 0."]
 
 
 def test_values_that_do_not_fit_together_are_told_in_the_log(open_dialog: Callable[[str], Any], tmp_path: Path) -> None:
