@@ -27,7 +27,7 @@ def burn_vectors(
     """Burn polygons or points onto a grid as a Byte raster; where they overlap, the last one wins.
 
     A pixel belongs to the polygon that its centre lies in. Text classes get ids 1 to n in alphabetical order
-    over the whole layer.
+    over the whole layer, whatever the filter.
 
     Args:
         source: see ``VectorSource``.
@@ -43,9 +43,15 @@ def burn_vectors(
     Raises:
         ConfigError, DatasetError, RasterError: if the layer or its field cannot be used.
     """
-    dataset, layer = VectorSource.parse(source).open()
+    parsed = VectorSource.parse(source)
+    dataset, layer = parsed.open()
     index, is_text = find_class_field(layer, class_field, source)
+    if is_text:
+        layer.SetAttributeFilter(None)  # another filter must not give a class another id
+        if zero_as is not None:
+            progress.info(f"ZERO_AS is left aside: {class_field} holds text, so that no class is 0.")
     values, names = _class_values(layer, index, is_text, zero_as, source)
+    parsed.apply_filter(layer)
     memory = _projected(layer, index, values, grid, source, progress)
     kind = kind_of(layer)
     with GeoTiff(target, grid, 1, np.uint8, None, _OPTIONS) as tif:

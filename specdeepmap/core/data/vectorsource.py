@@ -61,16 +61,21 @@ class VectorSource:
                 f"LABELS {self.text} holds {len(names)} layers ({', '.join(names)}). Name one: {self.name}|layername=…"
             )
         layer = dataset.GetLayerByName(self.layer or names[0])
-        if self.subset:
-            self._filter(layer)
+        self.apply_filter(layer)
         if layer.GetFeatureCount() == 0:
             raise DatasetError(f"LABELS {self.text} holds no feature{' that fits the filter' if self.subset else ''}.")
         if kind_of(layer) not in ("polygon", "point"):
             raise ConfigError(f"LABELS {self.text} holds neither polygons nor points. Buffer lines to polygons first.")
         return dataset, layer
 
-    def _filter(self, layer: ogr.Layer) -> None:
-        """Apply the filter and try it: some formats notice a wrong one only when they read."""
+    def apply_filter(self, layer: ogr.Layer) -> None:
+        """Apply the filter, where there is one, and try it: some formats notice a wrong one only when they read.
+
+        Raises:
+            ConfigError: if the filter cannot be used.
+        """
+        if not self.subset:
+            return
         gdal.ErrorReset()
         try:
             usable = layer.SetAttributeFilter(self.subset) == 0

@@ -316,7 +316,14 @@ def test_a_filter_may_hold_a_bar(tmp_path: Path) -> None:
     rows = [("a|b", box(0, 0, 3, 3)), ("c", box(5, 0, 3, 3))]
     path = write_layer(tmp_path / "a.gpkg", rows)
     values, names = burn(f"{path}|layername=fields|subset=crop = 'a|b'")
-    assert names == {1: "a|b"} and np.count_nonzero(values) == 9
+    assert names == {1: "a|b", 2: "c"} and np.count_nonzero(values) == 9
+
+
+def test_a_filter_changes_no_class_id(tmp_path: Path) -> None:
+    rows = [("b", box(0, 0, 3, 3)), ("a", box(5, 0, 3, 3)), ("c", box(10, 0, 3, 3))]
+    path = write_layer(tmp_path / "a.gpkg", rows)
+    values, names = burn(f"{path}|layername=fields|subset=crop = 'c'")
+    assert set(np.unique(values)) == {0, 3} and names == {1: "a", 2: "b", 3: "c"}
 
 
 def test_no_common_ground_is_an_error(tmp_path: Path, gdal_errors: str) -> None:
