@@ -36,7 +36,7 @@ SMALLEST = {"EPOCHS": 1, "BATCH_SIZE": 4, "BACKBONE": "mobilenet_v2", "NUM_WORKE
 
 @functools.cache
 def session_folder() -> Path:
-    """Make the folder of this session, with a space and a letter beyond ASCII in its path."""
+    """Make the folder of this test run, with a space and a letter beyond ASCII in its path."""
     folder = Path(tempfile.mkdtemp(prefix="specdeepmap tests ä-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -188,5 +188,5 @@ class Chain:
 
 @functools.cache
 def chain() -> Chain:
-    """Give the chain of this session."""
+    """Give the chain of this test run."""
     return Chain()
