@@ -28,7 +28,7 @@ from pathlib import Path
 VARIABLE = "SPECDEEPMAP_PYTHON"
 """Environment variable that names the interpreter to use."""
 
-DATA_MODULES = ("osgeo", "numpy", "pandas")
+DATA_MODULES = ("osgeo", "numpy")
 """Modules that the torch-free jobs import."""
 
 TORCH_MODULES = (

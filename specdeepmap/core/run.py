@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from specdeepmap.core.environment import TORCH_MODULES, advice, child_environ, find_python
+from specdeepmap.core.environment import DATA_MODULES, advice, child_environ, find_python
 from specdeepmap.core.errors import ERRORS, Canceled, ChildError, EnvironmentMissingError, SpecDeepMapError
 from specdeepmap.core.jobs import Job, Result
 from specdeepmap.core.progress import Progress
@@ -61,7 +61,7 @@ def find_job_python(job: Job) -> Path | None:
     search = find_python(job.modules)
     if search.python is not None:
         return search.python
-    torch_free = not set(job.modules) & set(TORCH_MODULES) - {"osgeo", "numpy", "pandas"}
+    torch_free = set(job.modules) <= set(DATA_MODULES)
     if torch_free and all(find_spec(name) is not None for name in job.modules):
         return None
     raise EnvironmentMissingError(advice(search))
