@@ -108,9 +108,9 @@ class FieldWidgetWrapper(WidgetWrapper):
     def _list_fields(self, wrapper: Any) -> None:
         """List the fields of the layer; what was chosen stays where the new layer has it, too."""
         value = wrapper.parameterValue() if hasattr(wrapper, "parameterValue") else wrapper.value()
-        layer = QgsProcessingUtils.mapLayerFromString(str(value or ""), QgsProcessingContext())
-        if layer is None:
-            layer = QgsProject.instance().mapLayer(str(value or ""))
+        context = QgsProcessingContext()
+        context.setProject(QgsProject.instance())  # layers are named by their id there
+        layer = QgsProcessingUtils.mapLayerFromString(str(value), context) if value else None
         names = [field.name() for field in layer.fields()] if isinstance(layer, QgsVectorLayer) else []
         before = self.widget.currentText()
         self.widget.clear()

@@ -83,6 +83,29 @@ def wait(condition: Callable[[], Any], seconds: float) -> None:
         loop.exec()
 
 
+def test_the_class_field_follows_the_label_layer(open_dialog: Callable[[str], Any], project: Any, chain: Chain) -> None:
+    from qgis.core import QgsRasterLayer, QgsVectorLayer
+
+    polygons = QgsVectorLayer("Polygon?crs=EPSG:32633&field=id:integer&field=crop:string", "polygons", "memory")
+    points = QgsVectorLayer("Point?crs=EPSG:32633&field=crop:string&field=year:integer", "points", "memory")
+    raster = QgsRasterLayer(str(chain.labels), "raster")
+    project.addMapLayers([polygons, points, raster])
+    dialog = open_dialog("rastersplitter")
+    field = dialog.mainWidget().wrappers["CLASS_FIELD"]
+
+    def offered(layer: Any) -> list[str]:
+        dialog.setParameters({"LABELS": layer.id(), "IMAGE": raster.id()})
+        return [field.widget.itemText(index) for index in range(field.widget.count())]
+
+    assert offered(polygons) == ["id", "crop"]
+    field.setValue("crop")
+    assert dialog.createProcessingParameters()["CLASS_FIELD"] == "crop"
+    assert offered(points) == ["crop", "year"]
+    assert dialog.createProcessingParameters()["CLASS_FIELD"] == "crop", "what both layers have stays"
+    assert offered(raster) == []
+    assert dialog.createProcessingParameters().get("CLASS_FIELD") is None
+
+
 # What the dialogs show
 
 
