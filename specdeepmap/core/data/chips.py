@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
 from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.data.tiling import Window, block_windows
 from specdeepmap.core.data.writer import GeoTiff, write_class_chip
 from specdeepmap.core.errors import RasterError
 from specdeepmap.core.progress import Progress
 
 _NAME = re.compile(r"(?P<stem>.*)_tile_\d+_\d+\.tif(\..+)?", re.DOTALL)
-_BLOCK = 1024  # pixels; rows and columns looked at together when a whole image is searched
+_BLOCK = 256  # pixels; rows and columns read at once, of all bands, when a whole image is searched
 
 _COMPRESSION = {
     "none": (),
@@ -138,7 +137,7 @@ def chip_nodata(image: Raster, progress: Progress) -> float | None:
         found += [float(limits.min), float(limits.max)]
     progress.info("The bands have different no-data values; looking for one that fits all of them.")
     free: dict[float, None] = dict.fromkeys(found)
-    for window in _blocks(image):
+    for window in block_windows(image.width, image.height, _BLOCK):
         progress.check()
         values, valid = image.read(window)
         free = {value: None for value in free if not np.any(valid & (values == value))}
@@ -148,9 +147,3 @@ def chip_nodata(image: Raster, progress: Progress) -> float | None:
                 "another band. Set one no-data value for all bands first (Raster > Conversion > Translate)."
             )
     return next(iter(free))
-
-
-def _blocks(image: Raster) -> Iterator[Window]:
-    for y in range(0, image.grid.height, _BLOCK):
-        for x in range(0, image.grid.width, _BLOCK):
-            yield Window(x, y, _BLOCK, _BLOCK).clipped(image.grid.width, image.grid.height)

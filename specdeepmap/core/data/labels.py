@@ -6,15 +6,13 @@ Labels are ``(rows, columns)`` of uint8; 0 is unlabelled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
 from specdeepmap.core.data.raster import Grid, Raster, bounds_in
-from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.data.tiling import Window, block_windows
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.progress import Progress
 
@@ -94,7 +92,7 @@ class LabelRaster:
             DatasetError: if a value is no class id.
         """
         found = np.zeros(256, np.bool_)
-        blocks = list(_blocks(self.grid))
+        blocks = block_windows(self.grid.width, self.grid.height, _BLOCK)
         for index, window in enumerate(blocks):
             progress.check()
             found |= np.bincount(self.read(window).ravel(), minlength=256) > 0
@@ -168,13 +166,6 @@ class LabelRaster:
             raise RasterError(f"{self.name} cannot be warped to the image's grid: {gdal.GetLastErrorMsg()}")
         self._source = raster  # the VRT reads from it
         return warped
-
-
-def _blocks(grid: Grid) -> Iterator[Window]:
-    """Cut a grid into blocks, row by row."""
-    for y in range(0, grid.height, _BLOCK):
-        for x in range(0, grid.width, _BLOCK):
-            yield Window(x, y, _BLOCK, _BLOCK).clipped(grid.width, grid.height)
 
 
 def check_values(values: NDArray[np.generic], name: str) -> None:

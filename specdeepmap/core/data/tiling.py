@@ -85,6 +85,12 @@ def split_windows(size: tuple[int, int], tile: tuple[int, int], step: tuple[int,
     return [Window(x, y, *tile) for y in rows for x in columns]
 
 
+def block_windows(width: int, height: int, size: int) -> list[Window]:
+    """Cut a grid into square blocks, row by row, for looking at every pixel once; those at the borders are smaller."""
+    corners = ((x, y) for y in range(0, height, size) for x in range(0, width, size))
+    return [Window(x, y, size, size).clipped(width, height) for x, y in corners]
+
+
 def covering(size: int, tile: int, overlap: int) -> list[Span]:
     """Cover an axis with equal tiles whose kept parts partition it.
 
