@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,3 +40,19 @@ def gdal_errors(request: pytest.FixtureRequest) -> Iterator[str]:
     gdal.UseExceptions() if request.param == "raises" else gdal.DontUseExceptions()
     yield request.param
     gdal.UseExceptions() if had else gdal.DontUseExceptions()
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small dataset for all tests that learn."""
+    from tests.chips import scene_dataset
+
+    return scene_dataset(tmp_path_factory.mktemp("learn"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One trained model for all tests that use one."""
+    from tests.chips import train
+
+    return train(dataset_folder, tmp_path_factory.mktemp("model")).best_checkpoint

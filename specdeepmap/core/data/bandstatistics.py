@@ -50,8 +50,8 @@ def measure_bands(pairs: Sequence[ChipPair], scale: float, progress: Progress) -
     """
     if not pairs:
         raise DatasetError(
-            "STATISTICS needs training chips, and the training set is empty. Raise TRAIN_PERCENT, or switch "
-            "STATISTICS off."
+            "STATISTICS needs training chips, and the training set is empty. Raise TRAIN_PERCENT, lower "
+            "BUFFER, or switch STATISTICS off."
         )
     first = Raster.open(pairs[0].image)
     bands = first.bands
