@@ -35,7 +35,9 @@ BASEMENT = ("errors", "environment", "progress", "record", "staging")
 ROOMS = (("", *BASEMENT, "report"), ("data",), ("learn",), ("jobs",), ("tasks",), ("run",), ("__main__",))
 """The rooms of ``specdeepmap.core``, by the names in it; each imports from itself and those before it."""
 
-TABLES = tuple(f"specdeepmap.core.learn.{name}" for name in ("architectures", "augmentations", "options", "weights"))
+TABLES = tuple(
+    f"specdeepmap.core.learn.{name}" for name in ("architectures", "augmentations", "losses", "options", "weights")
+)
 """The modules of the learning room that a dialog reads its options from."""
 
 
@@ -410,7 +412,7 @@ def test_checker_catches(sources: dict[str, str], found: str) -> None:
         {},
         {"core__run": "def f():\n    from specdeepmap.core.tasks import perform"},
         {"core__learn__weights": "if TYPE_CHECKING:\n    import torch\ndef f():\n    import timm"},
-        {"core__learn__losses": "import torch\nfrom ..data.classes import ClassTable"},
+        {"core__learn__criteria": "import torch\nfrom ..data.classes import ClassTable"},
         {"core__jobs": "from specdeepmap.core.learn.weights import WEIGHTS"},
         {"core__data__raster": "from osgeo import gdal"},
         {

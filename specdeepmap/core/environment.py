@@ -232,3 +232,14 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
+
+
+def is_first_process() -> bool:
+    """Tell whether this process speaks for all that work on a job together; alone, it does.
+
+    The variables are those of ``torchrun``, Lightning and SLURM.
+    """
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    return True

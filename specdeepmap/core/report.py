@@ -6,6 +6,7 @@ Charts are SVG, written here: a plotting library would take longer to import tha
 
 from __future__ import annotations
 
+import base64
 import html
 import math
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,18 @@ table { border-collapse: collapse; } td, th { padding: .2em .9em .2em 0; text-al
 td:first-child, th:first-child { text-align: left; } th { border-bottom: 1px solid #999; font-weight: 600; }
 tr:nth-child(even) td { background: #f6f6f6; } .warning { background: #fff3d6; padding: .4em .8em; margin: .4em 0; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin-right: .4em; border: 1px solid #0003; }
+.wide { overflow-x: auto; } .matrix td, .matrix th { padding: .25em .6em; min-width: 3.2em; text-align: center; }
+.matrix td:first-child, .matrix th:first-child { text-align: left; } .matrix small { display: block; opacity: .8; }
+.matrix tr td:first-child { background: none; }
+img { margin: 0 .8em .8em 0; image-rendering: pixelated; vertical-align: top; }
 svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #333; }
 """
+
+_SHADE = "0, 114, 178"
+"""Red, green and blue of a matrix cell that holds its whole row."""
+
+_PICTURE_WIDTH = 300
+"""Pixels on the page that a small picture is enlarged to, by a whole factor, so that its pixels stay squares."""
 
 Point = tuple[float, float]
 
@@ -65,9 +76,41 @@ class Report:
         for number, row in enumerate(rows):
             cells = [html.escape(str(cell)) for cell in row]
             if colors:
-                cells[0] = f'<span class="swatch" style="background:{colors[number]}"></span>{cells[0]}'
+                cells[0] = _swatch(colors[number]) + cells[0]
             body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         self._parts.append(f"<table><tr>{head}</tr>{''.join(body)}</table>")
+
+    def matrix(self, names: Sequence[str], counts: Sequence[Sequence[int]], colors: Sequence[str], corner: str) -> None:
+        """Add a square table of counts, each with its share of the row, by which it is shaded.
+
+        Args:
+            names: of the rows and, alike, of the columns.
+            counts: row by row.
+            colors: of the names.
+            corner: says what rows and columns are.
+        """
+        heads = [_swatch(color) + html.escape(name) for name, color in zip(names, colors, strict=True)]
+        lines = [f"<tr><th>{html.escape(corner)}</th>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"]
+        for head, row in zip(heads, counts, strict=True):
+            cells = "".join(_shaded(count, sum(row)) for count in row)
+            lines.append(f"<tr><td>{head}</td>{cells}</tr>")
+        self._parts.append(f'<div class="wide"><table class="matrix">{"".join(lines)}</table></div>')
+
+    def pictures(self, files: Sequence[bytes], text: str) -> None:
+        """Add pictures in a row, which breaks where the page ends.
+
+        Args:
+            files: contents of PNG files; they become part of the page.
+            text: says what a picture shows, to who cannot see it.
+        """
+        shown = []
+        for number, file in enumerate(files, 1):
+            width, height = (int.from_bytes(file[start : start + 4], "big") for start in (16, 20))  # IHDR is first
+            factor = max(_PICTURE_WIDTH // max(width, 1), 1)
+            size = f'width="{factor * width}" height="{factor * height}"'
+            data = base64.b64encode(file).decode("ascii")
+            shown.append(f'<img {size} alt="{html.escape(text)} {number}" src="data:image/png;base64,{data}">')
+        self._parts.append(f"<p>{''.join(shown)}</p>")
 
     def bars(self, groups: Mapping[str, Sequence[float]], series: Mapping[str, str], unit: str) -> None:
         """Add horizontal bars in groups.
@@ -93,18 +136,21 @@ class Report:
         self._svg(left + width + 100, y, marks)
         self.legend(series)
 
-    def lines(self, series: Mapping[str, tuple[str, Sequence[Point]]], x_label: str, y_label: str) -> None:
+    def lines(
+        self, series: Mapping[str, tuple[str, Sequence[Point]]], x_label: str, y_label: str, whole_x: bool = False
+    ) -> None:
         """Add lines over a common axis.
 
         Args:
             series: name to colour and points; a point that is not finite interrupts the line.
             x_label, y_label: of the axes.
+            whole_x: x counts something: only whole numbers stand at its axis.
         """
         points = [point for _, line in series.values() for point in line if math.isfinite(sum(point))]
         if not points:
             return
         frame = _Frame(_limits([x for x, _ in points]), _limits([y for _, y in points]))
-        marks = frame.axes(x_label, y_label)
+        marks = frame.axes(x_label, y_label, 1.0 if whole_x else 0.0)
         for color, line in series.values():
             for piece in _pieces(line):
                 path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(frame.place, piece))
@@ -134,10 +180,7 @@ class Report:
 
     def legend(self, colors: Mapping[str, str]) -> None:
         """Add a line that says what colours mean."""
-        entries = (
-            f'<span class="swatch" style="background:{color}"></span>{html.escape(name)} &nbsp; '
-            for name, color in colors.items()
-        )
+        entries = (f"{_swatch(color)}{html.escape(name)} &nbsp; " for name, color in colors.items())
         self._parts.append(f"<p>{''.join(entries)}</p>")
 
     def html(self) -> str:
@@ -167,9 +210,9 @@ class _Frame:
         up = (point[1] - self.y[0]) / (self.y[1] - self.y[0])
         return self.LEFT + across * (self.RIGHT - self.LEFT), self.BOTTOM - up * (self.BOTTOM - self.TOP)
 
-    def axes(self, x_label: str, y_label: str) -> list[str]:
+    def axes(self, x_label: str, y_label: str, least_x: float) -> list[str]:
         marks = []
-        for value in _ticks(*self.x):
+        for value in _ticks(*self.x, least_x):
             x = self.place((value, self.y[0]))[0]
             marks.append(f'<text x="{x:.1f}" y="{self.BOTTOM + 18}" text-anchor="middle">{value:g}</text>')
         for value in _ticks(*self.y):
@@ -182,6 +225,29 @@ class _Frame:
         return [*marks, f'<text {place} text-anchor="middle">{html.escape(y_label)}</text>']
 
 
+def _swatch(color: str) -> str:
+    return f'<span class="swatch" style="background:{color}"></span>'
+
+
+def _shaded(count: int, total: int) -> str:
+    """Give the cell of a count that is part of a total."""
+    if not total:
+        return "<td>–</td>"
+    share = count / total
+    ink = "; color: #fff" if share > 0.75 else ""
+    style = f"background: rgba({_SHADE}, {0.9 * share:.3f}){ink}"
+    return f'<td style="{style}">{count:,}<small>{100 * share:.1f} %</small></td>'
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, in the two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     """Give the range of values, never empty."""
     low, high = min(values), max(values)
@@ -192,11 +258,12 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Give round numbers in a range, about five."""
+def _ticks(low: float, high: float, least: float = 0.0) -> list[float]:
+    """Give round numbers in a range, about five and at least so far apart."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    step = max(step, least)
     first = math.ceil(low / step)
     return [float(f"{index * step:.12g}") for index in range(first, math.floor(high / step + 1e-9) + 1)]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from html.parser import HTMLParser
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specdeepmap.core.report import Box, Report
+from specdeepmap.core.report import Box, Report, duration
 
 NAN = float("nan")
 NASTY = "<b>Wald & \"Wiese\"</b> 'ä'"
-VOID = ("meta", "br")
+VOID = ("meta", "br", "img")
+
+DOT = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (70).to_bytes(4, "big") + (30).to_bytes(4, "big")
+"""What a page reads of a PNG file of 70 × 30 pixels."""
 
 
 class Page(HTMLParser):
@@ -57,6 +61,8 @@ def full() -> Report:
     report.bars({NASTY: [1.0, NAN], "other": [0.0, -3.0]}, {NASTY: "#0000ff", "b": "#111111"}, "%")
     report.lines({NASTY: ("#222222", [(1, 2), (2, NAN), (3, 4)])}, NASTY, NASTY)
     report.map([Box((0, 0, 2, 1), "#333333", NASTY)])
+    report.matrix([NASTY, "other"], [[1, 3], [0, 0]], ["#ff0000", "#00ff00"], NASTY)
+    report.pictures([DOT], NASTY)
     return report
 
 
@@ -65,7 +71,8 @@ def test_a_page_needs_nothing_from_elsewhere() -> None:
     addresses = set(re.findall(r"[a-z]+://[^\"'\s<>)]+", page))
     assert addresses == {"http://www.w3.org/2000/svg"}
     elements = {name for name, _ in Page(page).found}
-    assert not elements & {"script", "link", "img", "iframe", "image", "use", "object"}
+    assert not elements & {"script", "link", "iframe", "image", "use", "object"}
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in Page(page).all("img"))
     assert "url(" not in page and "@import" not in page
     assert page.startswith("<!DOCTYPE html>") and 'charset="utf-8"' in page
 
@@ -75,8 +82,10 @@ def test_names_are_shown_as_they_are() -> None:
     assert "<b>" not in page and "&amp;" in page
     read = Page(page)
     shown = [text for text in read.texts if text.strip().strip("\xa0 ") == NASTY]
-    # Title twice, heading, text, warning, header, cell, bars and their legend, lines and their axes, map.
-    assert len(shown) == 13
+    # Title twice, heading, text, warning, header, cell, bars and their legend, lines and their axes, map, and the
+    # corner, row and column of the matrix.
+    assert len(shown) == 16
+    assert [image["alt"] for image in read.all("img")] == [f"{NASTY} 1"]
     assert sum("second" in text for text in read.texts) == 1
 
 
@@ -109,6 +118,8 @@ def test_empty_inputs_do_not_fail() -> None:
     report.lines({}, "", "")
     report.lines({"a": ("#111111", []), "b": ("#222222", [(NAN, 1.0), (1.0, NAN)])}, "", "")
     report.map([])
+    report.matrix([], [], [], "")
+    report.pictures([], "")
     report.legend({})
     page = Page(report.html())
     assert "None." in page.texts
@@ -159,3 +170,44 @@ def test_a_map_is_north_up_and_to_scale() -> None:
     report = Report("t")
     report.map([Box((5, 5, 5, 5), "#111111", "a point")])
     assert len(Page(report.html()).all("rect")) == 1
+
+
+def test_a_matrix_shows_counts_and_shades_their_share_of_the_row() -> None:
+    report = Report("t")
+    report.matrix(["a", "b", "c"], [[1500, 500, 0], [0, 9, 1], [0, 0, 0]], ["#111111"] * 3, "corner")
+    page = Page(report.html())
+    assert [text for text in page.texts if text.endswith(" %")] == [
+        *("75.0 %", "25.0 %", "0.0 %"),
+        *("0.0 %", "90.0 %", "10.0 %"),
+    ]
+    assert "1,500" in page.texts and page.texts.count("–") == 3
+    styles = [str(cell.get("style")) for cell in page.all("td") if cell.get("style")]
+    shades = [float(style.split("rgba(0, 114, 178, ")[1].split(")")[0]) for style in styles]
+    assert shades == pytest.approx([0.675, 0.225, 0, 0, 0.81, 0.09])
+    assert ["#fff" in style for style in styles] == [False] * 4 + [True, False], "dark cells have white figures"
+
+
+def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:
+    report = Report("t")
+    report.pictures([DOT, DOT.replace((70).to_bytes(4, "big"), (500).to_bytes(4, "big"))], "chip")
+    small, large = Page(report.html()).all("img")
+    assert (small["width"], small["height"], small["alt"]) == ("280", "120", "chip 1")
+    assert (large["width"], large["height"], large["alt"]) == ("500", "30", "chip 2")
+    assert base64.b64decode(str(small["src"]).split(",")[1]) == DOT
+
+
+def test_an_axis_of_counts_has_whole_numbers() -> None:
+    for last, ticks in ((2, ["1", "2"]), (1, ["1"]), (11, ["2", "4", "6", "8", "10"])):
+        report = Report("t")
+        points = [(1.0, 0.05), *((float(x), 0.07) for x in range(1, last + 1))]
+        report.lines({"a": ("#111111", points)}, "epoch", "y", whole_x=True)
+        at_x = [text for text in Page(report.html()).texts if text.strip().isdigit()]
+        assert at_x == ticks
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (83, "1 min 23 s"), (3600, "1 h 0 min"), (7322, "2 h 2 min")],
+)
+def test_a_duration_is_told_in_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -27,6 +27,8 @@ from specdeepmap.core.errors import DatasetError
 CSV_NAMES = {"train": "train_files.csv", "validation": "validation_files.csv", "test": "test_files.csv"}
 SUMMARY_NAME = "Summary_train_val.csv"
 STATISTICS_NAME = "Normalize_Bands.csv"
+
+_TITLES = ("Train", "Validation", "Test")
 INDEX_NAME = "tiles.gpkg"
 REPORT_NAME = "dataset_report.html"
 
@@ -89,6 +91,11 @@ class Dataset:
         path = folder / STATISTICS_NAME
         statistics = read_statistics(path, scale) if path.is_file() else None
         return cls(folder, chips, classes, weights, scale, statistics)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Labelled pixels ``(sets, classes)``, the sets in the order train, validation, test."""
+        return read_counts(self.folder / SUMMARY_NAME)
 
     @property
     def fingerprint(self) -> str:
@@ -172,7 +179,7 @@ def write_summary(
 ) -> None:
     """Write the class summary; ``counts`` are labelled pixels ``(sets, classes)``."""
     header: list[object] = ["Class ID"]
-    for title in ("Train", "Validation", "Test"):
+    for title in _TITLES:
         header += [f"{title} Count", f"{title} Percentage"]
     header += ["Class Train Weight", "Scaler", "Ignored Background : Class Zero", "Class Name", "Class Color"]
     totals = counts.sum(axis=1)
@@ -211,6 +218,20 @@ def read_summary(path: Path) -> tuple[ClassTable, tuple[float, ...], float]:
     if scale <= 0:
         raise DatasetError(f"{path}: the scaler is {scale:g}; it must be greater than 0.")
     return ClassTable(entries=tuple(entry for entry, _ in entries)), weights, scale
+
+
+def read_counts(path: Path) -> NDArray[np.int64]:
+    """Read the labelled pixels ``(sets, classes)`` of the class summary.
+
+    Raises:
+        DatasetError: if the table is wrong.
+    """
+    columns = [f"{title} Count" for title in _TITLES]
+    rows = sorted(_read_rows(path, ("Class ID", *columns), "DATASET_FOLDER"), key=lambda row: float(row["Class ID"]))
+    try:
+        return np.array([[int(float(row[column] or 0)) for row in rows] for column in columns], np.int64)
+    except (ValueError, TypeError) as error:  # TypeError: a row is too short
+        raise DatasetError(f"{path} holds a number that cannot be read: {error}.") from error
 
 
 def write_statistics(path: Path, normalization: Normalization, bands: Sequence[Band]) -> None:

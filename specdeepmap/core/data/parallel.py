@@ -23,7 +23,13 @@ THREADS = min(os.cpu_count() or 1, 8)
 
 
 def in_threads(
-    work: Callable[[T], U], items: Iterable[T], count: int, progress: Progress, ahead: int = 32, group: int = 1
+    work: Callable[[T], U],
+    items: Iterable[T],
+    count: int,
+    progress: Progress,
+    ahead: int = 32,
+    group: int = 1,
+    threads: int = THREADS,
 ) -> Iterator[U]:
     """Work on items in threads and yield the results in the order of the items.
 
@@ -37,12 +43,13 @@ def in_threads(
         progress: is reported to.
         ahead: items in work or done and not yet yielded, at most.
         group: items that a thread takes at a time; more than one where an item is done in a millisecond.
+        threads: that work.
     """
     waiting: deque[Future[list[U]]] = deque()
     source = iter(items)
     taken = yielded = 0
     interval = sys.getswitchinterval()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         sys.setswitchinterval(_SWITCH_SECONDS)
         try:
             while True:

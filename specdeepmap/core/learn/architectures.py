@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from specdeepmap.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from specdeepmap.core.learn.network import Network
 
 USUAL_BACKBONES = (
@@ -27,10 +30,11 @@ USUAL_BACKBONES = (
     "tu-resnet18",
     "tu-efficientnet_b0",
     "tu-regnety_008",
+    "tu-vit_tiny_patch16_224",
 )
 """Backbones that a dialog suggests; every other encoder of smp and timm can be typed."""
 
-_STRIDE = 32  # of every encoder in segmentation-models-pytorch
+_STRIDE = 32  # of the encoders in segmentation-models-pytorch
 
 
 @dataclass(frozen=True)
@@ -39,40 +43,104 @@ class Architecture:
 
     Attributes:
         title: for dialogs.
-        name: of the design in segmentation-models-pytorch.
         source: where the design was published.
+        name: of the design in segmentation-models-pytorch; empty where it is ours.
+        build: of a design of ours: builds it from the numbers of bands and classes.
+        stride: what the sides of its inputs must be a multiple of; 0 = what its encoder says.
+        minimum: smallest side of a chip in pixels; smaller chips are padded.
         refused: beginnings of encoder names that the design cannot use.
         reason: why some encoders cannot be used.
-        minimum: smallest side of a chip in pixels; smaller chips are padded.
+        advice: which encoders can.
+        settings: further arguments for segmentation-models-pytorch.
     """
 
     title: str
-    name: str
     source: str
+    name: str = ""
+    build: Callable[[int, int], nn.Module] | None = None
+    stride: int = _STRIDE
+    minimum: int = 0
     refused: tuple[str, ...] = ()
     reason: str = ""
-    minimum: int = 0
+    advice: str = "Take BACKBONE resnet18 or efficientnet-b0, which work with every architecture that has a backbone"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether an encoder of choice is a part of the design."""
+        return self.build is None
+
+
+def _spectral(bands: int, classes: int) -> nn.Module:
+    from specdeepmap.core.learn.spectral import SpectralNetwork
+
+    return SpectralNetwork(bands, classes)
+
+
+def _justo_unet_simple(bands: int, classes: int) -> nn.Module:
+    from specdeepmap.core.learn.justo import JustoUNetSimple
+
+    return JustoUNetSimple(bands, classes)
 
 
 _NO_HALF = "its decoder needs features at half the image's resolution, which this encoder has not"
 
 ARCHITECTURES = {
-    "unet": Architecture("U-Net", "unet", "Ronneberger et al. 2015, arXiv 1505.04597"),
+    "unet": Architecture("U-Net", "Ronneberger et al. 2015, arXiv 1505.04597", "unet"),
     "unetplusplus": Architecture(
-        "U-Net++", "unetplusplus", "Zhou et al. 2018, arXiv 1807.10165", refused=("mit_",), reason=_NO_HALF
+        "U-Net++", "Zhou et al. 2018, arXiv 1807.10165", "unetplusplus", refused=("mit_",), reason=_NO_HALF
     ),
-    "deeplabv3": Architecture("DeepLabV3", "deeplabv3", "Chen et al. 2017, arXiv 1706.05587"),
-    "deeplabv3plus": Architecture("DeepLabV3+", "deeplabv3plus", "Chen et al. 2018, arXiv 1802.02611"),
-    "segformer": Architecture("SegFormer", "segformer", "Xie et al. 2021, arXiv 2105.15203"),
-    "fpn": Architecture("FPN", "fpn", "Kirillov et al. 2019, Panoptic feature pyramid networks, CVPR"),
-    "pspnet": Architecture("PSPNet", "pspnet", "Zhao et al. 2016, arXiv 1612.01105"),
-    "manet": Architecture("MA-Net", "manet", "Fan et al. 2020, doi 10.1109/ACCESS.2020.3025372"),
+    "deeplabv3": Architecture("DeepLabV3", "Chen et al. 2017, arXiv 1706.05587", "deeplabv3"),
+    "deeplabv3plus": Architecture("DeepLabV3+", "Chen et al. 2018, arXiv 1802.02611", "deeplabv3plus"),
+    "segformer": Architecture("SegFormer", "Xie et al. 2021, arXiv 2105.15203", "segformer"),
+    "fpn": Architecture("FPN", "Kirillov et al. 2019, Panoptic feature pyramid networks, CVPR", "fpn"),
+    "pspnet": Architecture("PSPNet", "Zhao et al. 2016, arXiv 1612.01105", "pspnet"),
+    "manet": Architecture("MA-Net", "Fan et al. 2020, doi 10.1109/ACCESS.2020.3025372", "manet"),
     "linknet": Architecture(
-        "LinkNet", "linknet", "Chaurasia & Culurciello 2017, arXiv 1707.03718", refused=("mit_",), reason=_NO_HALF
+        "LinkNet", "Chaurasia & Culurciello 2017, arXiv 1707.03718", "linknet", refused=("mit_",), reason=_NO_HALF
     ),
-    "pan": Architecture("PAN", "pan", "Li et al. 2018, arXiv 1805.10180", minimum=128),
-    "upernet": Architecture("UPerNet", "upernet", "Xiao et al. 2018, arXiv 1807.10221"),
+    "pan": Architecture("PAN", "Li et al. 2018, arXiv 1805.10180", "pan", minimum=128),
+    "upernet": Architecture("UPerNet", "Xiao et al. 2018, arXiv 1807.10221", "upernet"),
+    "dpt": Architecture(
+        "DPT",
+        "Ranftl et al. 2021, arXiv 2103.13413",
+        "dpt",
+        stride=0,
+        advice="DPT needs a plain vision transformer of timm: take BACKBONE tu-vit_tiny_patch16_224 or "
+        "tu-deit_tiny_patch16_224, or ARCHITECTURE unet",
+        settings={"dynamic_img_size": True},
+    ),
+    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=1),
+    "justo_unet_simple": Architecture(
+        "2D-Justo-UNet-Simple", "Justo et al. 2023, arXiv 2310.16210", build=_justo_unet_simple, stride=4
+    ),
 }
+
+
+AUTO = "auto"
+"""Stands for the design that ``choose_architecture`` takes."""
+
+SPARSE_PIXELS = 50_000
+"""Labelled pixels below which a compact network is taken; see the benchmarks."""
+
+
+def choose_architecture(bands: int, chip_size: int, labelled: int, backbone: bool) -> tuple[str, str]:
+    """Choose a design by what there is to learn from.
+
+    Args:
+        bands: of the images.
+        chip_size: smaller side of a chip in pixels.
+        labelled: training pixels with a label.
+        backbone: whether a backbone is needed, for pretrained weights.
+
+    Returns:
+        The name in ``ARCHITECTURES``, and why, to follow "since".
+    """
+    if backbone:
+        return "unet", "pretrained weights need a backbone"
+    if labelled < SPARSE_PIXELS:
+        return "spectral", f"there are few labelled training pixels ({labelled:,} of {SPARSE_PIXELS:,})"
+    return "unet", f"there are {labelled:,} labelled training pixels"
 
 
 def check_backbone(backbone: str) -> None:
@@ -98,51 +166,55 @@ def check_backbone(backbone: str) -> None:
     )
 
 
-def build_network(
-    architecture: str, backbone: str, bands: int, classes: int, encoder_weights: str | None = None
-) -> Network:
-    """Build a network that gives raw logits.
+def build_network(architecture: str, backbone: str, bands: int, classes: int) -> Network:
+    """Build a network with random weights that gives raw logits.
 
     Args:
         architecture: a name in ``ARCHITECTURES``.
-        backbone: an encoder's name.
+        backbone: an encoder's name; a design without a backbone does not look at it.
         bands: number of input channels.
         classes: number of output channels.
-        encoder_weights: passed to segmentation-models-pytorch, which downloads them; None = random.
 
     Raises:
         ConfigError: if the two do not go together, with what does.
     """
-    import segmentation_models_pytorch as smp
     import torch
 
     from specdeepmap.core.learn.network import Network
 
-    check_backbone(backbone)
     design = ARCHITECTURES[architecture]
+    if design.build is not None:
+        return Network(design.build(bands, classes), design.stride, design.minimum)
+    check_backbone(backbone)
     if backbone.startswith(design.refused or ("\0",)):
         raise _misfit(architecture, backbone, design.reason)
     try:
-        model = smp.create_model(
-            design.name,
-            encoder_name=backbone,
-            encoder_weights=encoder_weights,
-            in_channels=bands,
-            classes=classes,
-        )
-        network = Network(model, _STRIDE, design.minimum)
+        model = _with_encoder(design, backbone, bands, classes)
+        network = Network(model, design.stride or int(model.encoder.output_stride), design.minimum)
         with torch.no_grad():
-            network.eval()(torch.zeros(1, bands, 2 * _STRIDE, 2 * _STRIDE))
+            network.eval()(torch.zeros(1, bands, 2 * network.stride, 2 * network.stride))
     except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, AssertionError) as error:
         # What the libraries raise for encoders without the feature levels a decoder needs.
-        if encoder_weights is not None:
-            raise
         raise _misfit(architecture, backbone, str(error).split("\n")[0]) from error
     return network.train()
 
 
+def _with_encoder(design: Architecture, backbone: str, bands: int, classes: int) -> Any:
+    """Build a design of segmentation-models-pytorch."""
+    import segmentation_models_pytorch as smp
+
+    return smp.create_model(
+        design.name,
+        encoder_name=backbone,
+        encoder_weights=None,
+        in_channels=bands,
+        classes=classes,
+        **design.settings,
+    )
+
+
 def _misfit(architecture: str, backbone: str, reason: str) -> ConfigError:
     return ConfigError(
-        f"ARCHITECTURE {architecture} does not work with BACKBONE {backbone}: {reason}. Take BACKBONE resnet18 or "
-        "efficientnet-b0, which work with every architecture."
+        f"ARCHITECTURE {architecture} does not work with BACKBONE {backbone}: {reason.rstrip('.')}. "
+        f"{ARCHITECTURES[architecture].advice}."
     )

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Augmentations: by chance, change image and mask together.
+"""Augmentations: by chance, change the chips of a batch, image and labels together, each chip in its own way.
 
-An augmentation takes an image ``(C, H, W)``, its labels ``(H, W)`` and a random generator and gives both
-back; what moves a pixel of the image moves its label.
+Builders import torch inside, so that dialogs need none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+from specdeepmap.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -19,35 +21,100 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """An augmentation and how to build it."""
+    """An augmentation and how to build it.
+
+    Attributes:
+        title: for dialogs.
+        build: makes it from its strength. It takes normalised images ``(N, C, H, W)`` float32, class indices
+            ``(N, H, W)`` uint8 and a random generator of the processor, and gives new images and labels.
+        source: where it was published.
+    """
 
     title: str
-    build: Callable[[], Augment]
+    build: Callable[[float], Augment]
+    source: str = ""
 
 
-def turn(image: Tensor, labels: Tensor, quarters: int, flip: bool) -> tuple[Tensor, Tensor]:
-    """Turn image and labels by quarters and, before, mirror them left to right."""
-    import torch
+@dataclass(frozen=True)
+class Chain:
+    """Augmentations one after another; without any, a batch stays as it is."""
 
-    if flip:
-        image, labels = image.flip(-1), labels.flip(-1)
-    if quarters % 4:
-        image, labels = torch.rot90(image, quarters, (-2, -1)), torch.rot90(labels, quarters, (-2, -1))
-    return image, labels
+    steps: tuple[Augment, ...]
 
-
-def _flips_and_turns() -> Augment:
-    import torch
-
-    def augment(image: Tensor, labels: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
-        choice = int(torch.randint(8, (), generator=random))
-        quarters, flip = choice % 4, choice >= 4
-        if image.shape[-1] != image.shape[-2]:
-            quarters = 2 * (quarters % 2)  # a quarter turn would change the chip's shape
-        return turn(image, labels, quarters, flip)
-
-    return augment
+    def __call__(self, images: Tensor, labels: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+        """Give the images and labels that come out at the end."""
+        for step in self.steps:
+            images, labels = step(images, labels, random)
+        return images, labels
 
 
-AUGMENTATIONS = {"flips_and_turns": Augmentation("Flips and quarter turns", _flips_and_turns)}
-"""Applied one after another where AUGMENTATION is on."""
+# Functions of a module, bound by partial: unlike closures, they reach the processes of a loader on Windows.
+
+
+def _flips_and_turns(_: float) -> Augment:
+    from specdeepmap.core.learn.distortions import flip_and_turn
+
+    return flip_and_turn
+
+
+def _rotation(strength: float) -> Augment:
+    from specdeepmap.core.learn.distortions import rotate
+
+    return partial(rotate, degrees=strength)
+
+
+def _scale(strength: float) -> Augment:
+    from specdeepmap.core.learn.distortions import rescale
+
+    return partial(rescale, change=strength)
+
+
+def _gain(strength: float) -> Augment:
+    from specdeepmap.core.learn.distortions import change_gain
+
+    return partial(change_gain, deviation=strength)
+
+
+def _noise(strength: float) -> Augment:
+    from specdeepmap.core.learn.distortions import add_noise
+
+    return partial(add_noise, deviation=strength)
+
+
+def _band_drop(strength: float) -> Augment:
+    from specdeepmap.core.learn.distortions import drop_bands
+
+    return partial(drop_bands, share=strength)
+
+
+def _cutout(strength: float) -> Augment:
+    from specdeepmap.core.learn.distortions import cut_out
+
+    return partial(cut_out, share=strength)
+
+
+AUGMENTATIONS = {
+    "flips_and_turns": Augmentation("Flips and quarter turns", _flips_and_turns),
+    "rotation": Augmentation("Rotation", _rotation),
+    "scale": Augmentation("Scale", _scale),
+    "gain": Augmentation("Gain", _gain),
+    "noise": Augmentation("Noise", _noise),
+    "band_drop": Augmentation("Band drop", _band_drop),
+    "cutout": Augmentation("Cutout", _cutout, "DeVries & Taylor 2017, arXiv 1708.04552"),
+}
+"""In the order in which they are applied; a strength is in degrees for rotation and a share for all others but
+noise and gain, where it is a standard deviation. Flips and turns have none."""
+
+
+def build_augmenter(strengths: Mapping[str, float]) -> Chain:
+    """Chain the augmentations that have a strength above 0, in the order of ``AUGMENTATIONS``.
+
+    Raises:
+        ConfigError: if there is no augmentation of a name.
+    """
+    for name in strengths:
+        if name not in AUGMENTATIONS:
+            known = ", ".join(AUGMENTATIONS)
+            raise ConfigError(f"There is no augmentation '{name}'.{nearest(name, AUGMENTATIONS)} It can be: {known}.")
+    wanted = [(name, entry) for name, entry in AUGMENTATIONS.items() if strengths.get(name, 0) > 0]
+    return Chain(tuple(entry.build(strengths[name]) for name, entry in wanted))

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Callbacks: what happens beside the training: cancel, the journal of epochs, checkpoints."""
+"""Callbacks: what happens beside the training: cancel, the journal of epochs, early stopping."""
 
 from __future__ import annotations
 
 import csv
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from specdeepmap.core.learn.checkpoint import write_card
+from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.learn.segmenter import Segmenter
 from specdeepmap.core.progress import Progress
 
 COLUMNS = ("epoch", "train_loss", "train_iou", "val_loss", "val_iou", "lr", "seconds")
+
+Row = dict[str, float]
 
 
 class Steering(Callback):
@@ -33,10 +35,17 @@ class Steering(Callback):
         """Hear a cancel."""
         self._progress.check()
 
-    def on_train_batch_end(self, trainer: Trainer, _module: Any, _out: Any, _batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        segmenter: Segmenter,  # type: ignore[override]
+        _out: Any,
+        _batch: Any,
+        batch_idx: int,
+    ) -> None:
         """Report the share of all epochs that is done; validation is the last tenth of each."""
         share = 0.9 * (batch_idx + 1) / max(int(trainer.num_training_batches), 1)
-        self._progress.report((trainer.current_epoch + share) / self._epochs)
+        self._progress.report((segmenter.epoch + share) / self._epochs)
 
     def on_validation_batch_start(self, *_: Any) -> None:
         """Hear a cancel."""
@@ -44,20 +53,39 @@ class Steering(Callback):
 
 
 class Journal(Callback):
-    """Keep one row per epoch: for the user, the history table and TensorBoard."""
+    """Keep one row per epoch: for the user, the history table and TensorBoard.
 
-    def __init__(self, path: Path, progress: Progress, epochs: int) -> None:
+    Args:
+        path: of the history table.
+        progress: is told.
+        epochs: how many there will be at most.
+        rows: of the epochs before an interruption.
+    """
+
+    def __init__(self, path: Path, progress: Progress, epochs: int, rows: Sequence[Row] = ()) -> None:
         self.path = path
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[Row] = list(rows)
         self._progress, self._epochs = progress, epochs
+        self._before = len(self.rows)
         self._started = self._epoch_started = time.monotonic()
         self._rate = float("nan")
+
+    @property
+    def best(self) -> Row | None:
+        """The row of the best epoch so far: by validation mean IoU, the earlier one where two are equal.
+
+        Without a score the latest epoch is the best.
+        """
+        scored = [row for row in self.rows if math.isfinite(row["val_iou"])]
+        if scored:
+            return max(scored, key=lambda row: row["val_iou"])
+        return self.rows[-1] if self.rows else None
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Start the clock and the table."""
         self._started = time.monotonic()
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(COLUMNS)
+        if trainer.is_global_zero:
+            write_history(self.path, self.rows)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Note time and learning rate."""
@@ -66,9 +94,10 @@ class Journal(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, segmenter: Segmenter) -> None:  # type: ignore[override]
         """Write the row of the epoch; validation lies behind it."""
+        segmenter.pool()
         train, validation = segmenter.train_tally, segmenter.validation_tally
         row = {
-            "epoch": trainer.current_epoch,
+            "epoch": segmenter.epoch,
             "train_loss": train.loss,
             "train_iou": train.scores.mean_iou,
             "val_loss": validation.loss,
@@ -76,15 +105,17 @@ class Journal(Callback):
             "lr": self._rate,
             "seconds": time.monotonic() - self._epoch_started,
         }
+        segmenter.finish_epoch(row["val_loss"] if trainer.enable_validation else row["train_loss"])
         self.rows.append(row)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([row["epoch"], *(f"{row[name]:.8g}" for name in COLUMNS[1:])])
-        self._show(row, labelled=bool(train.scores.matrix.any()))
+        if trainer.is_global_zero:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerow(_texts(row))
+        self._show(row)
         self._log(trainer, segmenter, row)
 
-    def _show(self, row: dict[str, float], labelled: bool) -> None:
+    def _show(self, row: Row) -> None:
         done = len(self.rows)
-        left = (time.monotonic() - self._started) / done * (self._epochs - done)
+        left = (time.monotonic() - self._started) / (done - self._before) * (self._epochs - done)
         validation = (
             ""
             if math.isnan(row["val_loss"])
@@ -94,14 +125,9 @@ class Journal(Callback):
             f"Epoch {done} of {self._epochs}: loss {row['train_loss']:.4f}, IoU {row['train_iou']:.4f}{validation}, "
             f"learning rate {row['lr']:.3g}, {_duration(left)} left at most"
         )
-        if labelled and not math.isfinite(row["train_loss"]):
-            self._progress.warning(
-                "The training loss is not a number. Lower LEARNING_RATE, and check the image values for extremes "
-                "that are not declared as no-data."
-            )
         self._progress.report(done / self._epochs)
 
-    def _log(self, trainer: Trainer, segmenter: Segmenter, row: dict[str, float]) -> None:
+    def _log(self, trainer: Trainer, segmenter: Segmenter, row: Row) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
         values = {
@@ -117,65 +143,52 @@ class Journal(Callback):
         trainer.logger.log_metrics(known, step=int(row["epoch"]))
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A checkpoint on disk."""
+class Patience(Callback):
+    """Stop when the validation mean IoU has not risen for a while.
 
-    epoch: int
-    iou: float
-    path: Path
-
-    def rank(self) -> tuple[float, int]:
-        """Best first: by score, earlier epochs first; without a score the latest epoch is the best."""
-        return (-self.iou, self.epoch) if math.isfinite(self.iou) else (math.inf, -self.epoch)
-
-
-class Checkpoints(Callback):
-    """Keep the best checkpoints by validation mean IoU, and the last one.
-
-    Lightning's own ``ModelCheckpoint`` cannot write the card beside a checkpoint nor name one without a
-    score. Best checkpoints hold weights only. Files are written under another name and renamed when whole.
+    Lightning's own ``EarlyStopping`` forgets what happened before an interruption.
 
     Args:
-        folder: where to.
         journal: has the scores; it must come before this callback.
-        keep: how many; -1 = all.
+        epochs: how many without a better score end the training.
     """
 
-    def __init__(self, folder: Path, journal: Journal, keep: int) -> None:
-        self._folder, self._journal, self._keep = folder, journal, keep
-        self._kept: list[_Kept] = []
+    def __init__(self, journal: Journal, epochs: int) -> None:
+        self._journal, self._epochs = journal, epochs
 
-    @property
-    def best(self) -> tuple[Path, float] | None:
-        """The best checkpoint so far and its validation mean IoU; None before the first epoch's end."""
-        return (self._kept[0].path, self._kept[0].iou) if self._kept else None
+    def on_train_epoch_end(self, trainer: Trainer, _: Any) -> None:
+        """Look back."""
+        best, last = self._journal.best, self._journal.rows[-1]
+        if best is not None and math.isfinite(best["val_iou"]) and last["epoch"] - best["epoch"] >= self._epochs:
+            trainer.should_stop = True
 
-    @property
-    def last(self) -> Path:
-        """The checkpoint of the last epoch."""
-        return self._folder / "last.ckpt"
 
-    def on_train_epoch_end(self, trainer: Trainer, segmenter: Segmenter) -> None:  # type: ignore[override]
-        """Save what this epoch brought."""
-        row = self._journal.rows[-1]
-        segmenter.card = segmenter.card.at({name: row[name] for name in COLUMNS if name != "seconds"})
-        self._save(trainer, segmenter, self.last, weights_only=False)
-        epoch, iou = int(row["epoch"]), row["val_iou"]
-        new = _Kept(epoch, iou, self._folder / f"{epoch:05d}-val_iou_{iou:.4f}.ckpt")
-        ranked = sorted([*self._kept, new], key=_Kept.rank)
-        self._kept = ranked if self._keep < 0 else ranked[: self._keep]
-        if new in self._kept:
-            self._save(trainer, segmenter, new.path, weights_only=True)
-        for gone in ranked[len(self._kept) :]:
-            gone.path.unlink(missing_ok=True)
-            gone.path.with_suffix(".json").unlink(missing_ok=True)
+def write_history(path: Path, rows: Sequence[Row]) -> None:
+    """Write the history table."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(_texts(row) for row in rows)
 
-    def _save(self, trainer: Trainer, segmenter: Segmenter, path: Path, weights_only: bool) -> None:
-        part = path.with_name(f".{path.name}.part")
-        trainer.save_checkpoint(part, weights_only=weights_only)
-        part.replace(path)
-        write_card(path.with_suffix(".json"), segmenter.card)
+
+def read_history(path: Path) -> list[Row]:
+    """Read a history table.
+
+    Raises:
+        DatasetError: if it is missing or holds anything but numbers.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"RESUME: the history {path} of the interrupted run cannot be read. Train without RESUME."
+        ) from error
+
+
+def _texts(row: Row) -> list[str]:
+    # 17 digits: what is read back is what was written, so that a resumed run ranks its epochs alike
+    return [str(int(row["epoch"])), *(f"{row[name]:.17g}" for name in COLUMNS[1:-1]), f"{row['seconds']:.3f}"]
 
 
 def _duration(seconds: float) -> str:

@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.errors import CheckpointError, ConfigError
-from specdeepmap.core.learn.weights import read_tensors
+from specdeepmap.core.learn.weightfile import read_tensors
 from specdeepmap.core.record import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KEY = "specdeepmap"
+SCHEDULE_KEY = "specdeepmap_schedule"
+"""Where a checkpoint to go on from keeps the state of the learning-rate schedule."""
+
 FORMAT = 1
 
 _PREFIX = "network."
@@ -40,7 +43,7 @@ class ModelCard(Record):
 
     Attributes:
         format: version of this card.
-        architecture, backbone: names in the tables of the learning room.
+        architecture, backbone: names in the tables of the learning room; the backbone is empty where there is none.
         bands: names of the bands, in order.
         wavelengths_nm: of the bands, where known.
         normalization: scaling, mean and standard deviation, bad bands.
@@ -110,7 +113,15 @@ def load_checkpoint(path: Path, parameter: str = "CHECKPOINT") -> tuple[ModelCar
     Raises:
         CheckpointError: if it is no checkpoint of ours, damaged, or holds more than tensors and plain values.
     """
-    content = read_tensors(path, parameter)
+    return parse_checkpoint(read_tensors(path, parameter), path, parameter)
+
+
+def parse_checkpoint(content: Any, path: Path, parameter: str) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Find the card and the network's state in what a file holds.
+
+    Raises:
+        CheckpointError: if they are missing or damaged.
+    """
     if not isinstance(content, Mapping) or not isinstance(content.get(KEY), Mapping):
         raise CheckpointError(
             f"{parameter} {path} is no model of the Deep Learning Trainer: it has no model card. Take a .ckpt file "

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 
 from specdeepmap.core.data.classes import IGNORE_INDEX, UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair
 from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.parallel import in_threads
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import DatasetError
-from specdeepmap.core.learn.augmentations import AUGMENTATIONS
+from specdeepmap.core.learn.seeds import ORDER, generator
 from specdeepmap.core.progress import Progress
 
 CACHE_SHARE = 0.25
@@ -78,7 +78,7 @@ def data_mask(valid: NDArray[np.bool_], normalization: Normalization) -> NDArray
     return np.asarray(valid[usable].any(axis=0), np.bool_)
 
 
-class Chips(Dataset[Sample]):
+class Chips:
     """Chips as tensors: image ``(C, H, W)`` float32 and class indices ``(H, W)`` uint8.
 
     Args:
@@ -107,91 +107,84 @@ class Chips(Dataset[Sample]):
         return sample
 
 
-class Batches:
-    """The order of the chips in an epoch: shuffled where training, a batch at a time.
+class Order:
+    """Which chips make which batch of an epoch: shuffled in training, in the order of the table otherwise.
 
     A last batch of a single chip breaks batch normalisation; in training it joins the batch before, or where
     there is none, the chip is taken twice.
-    """
-
-    def __init__(self, count: int, batch_size: int, random: Generator | None) -> None:
-        self._count, self._size, self._random = count, batch_size, random
-
-    def __iter__(self) -> Iterator[list[int]]:
-        training = self._random is not None
-        order = torch.randperm(self._count, generator=self._random).tolist() if training else range(self._count)
-        batches = [list(order[start : start + self._size]) for start in range(0, self._count, self._size)]
-        if training and len(batches) > 1 and self._size > 1 and len(batches[-1]) == 1:
-            single = batches.pop()
-            batches[-1] += single
-        for batch in batches:
-            yield batch * 2 if training and len(batch) == 1 else batch
-
-    def __len__(self) -> int:
-        full, rest = divmod(self._count, self._size)
-        joins = self._random is not None and rest == 1 and full >= 1
-        return full + (rest > 0 and not joins)
-
-
-class Collate:
-    """Turn samples into a batch; smaller chips are filled up, unlabelled, to the largest.
 
     Args:
-        random: where training with augmentation; every sample is augmented by chance.
+        count: number of chips.
+        batch_size: chips per batch.
+        seed: of the shuffling; None = not for training.
+        rank, ranks: this process, and how many share the chips. In training each takes equally many, for which some
+            chips may be taken twice; otherwise every chip is taken once.
     """
 
-    def __init__(self, random: Generator | None) -> None:
-        self._random = random
-        self._augment = [entry.build() for entry in AUGMENTATIONS.values()] if random is not None else []
+    def __init__(self, count: int, batch_size: int, seed: int | None, rank: int = 0, ranks: int = 1) -> None:
+        self._count, self._size, self._seed = count, batch_size, seed
+        self._rank, self._ranks = rank, ranks
 
-    def __call__(self, samples: Sequence[Sample]) -> Sample:
-        height = max(labels.shape[0] for _, labels in samples)
-        width = max(labels.shape[1] for _, labels in samples)
-        images, masks = [], []
-        for image, labels in samples:
-            for augment in self._augment:
-                if self._random is not None:
-                    image, labels = augment(image, labels, self._random)
-            pads = (0, width - labels.shape[1], 0, height - labels.shape[0])
-            images.append(functional.pad(image, pads))
-            masks.append(functional.pad(labels, pads, value=IGNORE_INDEX))
-        return torch.stack(images), torch.stack(masks)
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Give the batches of an epoch."""
+        if self._seed is None:
+            chips = list(range(self._count))[self._rank :: self._ranks]
+        else:
+            drawn = torch.randperm(self._count, generator=generator(self._seed, ORDER, epoch)).tolist()
+            drawn += drawn[: -self._count % self._ranks]
+            chips = drawn[self._rank :: self._ranks]
+        batches = [chips[start : start + self._size] for start in range(0, len(chips), self._size)]
+        if self._seed is None:
+            return batches
+        if len(batches) > 1 and self._size > 1 and len(batches[-1]) == 1:
+            single = batches.pop()
+            batches[-1] += single
+        return [batch * 2 if len(batch) == 1 else batch for batch in batches]
 
 
-def make_loader(
-    chips: Chips, batch_size: int, workers: int, seed: int | None, augment: bool, pin: bool
-) -> DataLoader[Sample]:
-    """Make the loader of a set.
+class Loader:
+    """The batches of an epoch: images ``(N, C, H, W)`` float32 and class indices ``(N, H, W)`` uint8.
+
+    Threads read ahead: GDAL leaves Python's lock, and unlike processes they share one cache of chips.
 
     Args:
         chips: of the set.
-        batch_size: chips per batch.
-        workers: processes that read ahead.
-        seed: of order and augmentation in training; None keeps the order, for validation.
-        augment: change image and mask by chance.
+        order: of the batches.
+        threads: that read ahead; 0 = read when asked.
         pin: page-lock batches, for a GPU.
     """
-    order = None if seed is None else torch.Generator().manual_seed(seed)
-    changes = None if seed is None or not augment else torch.Generator().manual_seed(seed + 1)
-    return DataLoader(
-        chips,
-        batch_sampler=Batches(len(chips), batch_size, order),
-        num_workers=workers,
-        collate_fn=Collate(changes),
-        pin_memory=pin,
-        persistent_workers=workers > 0,
-        worker_init_fn=_WorkerSeed(changes) if workers and changes is not None else None,
-    )
+
+    def __init__(self, chips: Chips, order: Order, threads: int = 0, pin: bool = False) -> None:
+        self._chips, self._order, self._threads, self._pin = chips, order, threads, pin
+        self.epoch = 0
+        """The epoch that is loaded next; it decides the order."""
+
+    def __len__(self) -> int:
+        return len(self._order.batches(0))
+
+    def __iter__(self) -> Iterator[Sample]:
+        batches = self._order.batches(self.epoch)
+        if not self._threads:
+            return map(self._batch, batches)
+        # Lightning asks for a batch more than it works on, so two are ready even with one thread.
+        ahead = self._threads + 1
+        return in_threads(self._batch, batches, len(batches), Progress(), ahead, threads=self._threads)
+
+    def _batch(self, indices: Sequence[int]) -> Sample:
+        images, labels = collate([self._chips[index] for index in indices])
+        return (images.pin_memory(), labels.pin_memory()) if self._pin else (images, labels)
 
 
-class _WorkerSeed:
-    """Give each loader process random numbers of its own; otherwise all would augment alike."""
-
-    def __init__(self, random: Generator) -> None:
-        self._random = random
-
-    def __call__(self, worker: int) -> None:
-        self._random.manual_seed(self._random.initial_seed() + 1000 * (worker + 1))
+def collate(samples: Sequence[Sample]) -> Sample:
+    """Stack samples; smaller chips are filled up, unlabelled, to the largest."""
+    height = max(labels.shape[0] for _, labels in samples)
+    width = max(labels.shape[1] for _, labels in samples)
+    images, masks = [], []
+    for image, labels in samples:
+        pads = (0, width - labels.shape[1], 0, height - labels.shape[0])
+        images.append(functional.pad(image, pads) if any(pads) else image)
+        masks.append(functional.pad(labels, pads, value=IGNORE_INDEX) if any(pads) else labels)
+    return torch.stack(images), torch.stack(masks)
 
 
 def fits_in_memory(pairs: Sequence[ChipPair], bands: int) -> bool:

@@ -1,46 +1,74 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Losses: how far logits are from labels, over the labelled pixels only."""
+"""Losses: what training makes small. Builders import torch inside, so that dialogs need none."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from specdeepmap.core.data.classes import IGNORE_INDEX
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from specdeepmap.core.learn.criteria import Criterion
 
 
-class CrossEntropy(nn.Module):
-    r"""Cross entropy, averaged over the labelled pixels with a weight per class.
+@dataclass(frozen=True)
+class Loss:
+    """A loss and how to build it.
 
-    :math:`\sum_i -w_{y_i} \log p_{i, y_i} / \sum_i w_{y_i}`. A batch without one labelled pixel has loss 0
-    and gradients 0, where PyTorch's own mean is 0 / 0 = NaN.
-
-    Args:
-        weights: per class; None = 1 each.
+    Attributes:
+        title: for dialogs.
+        source: where the loss was published.
+        weighted: whether it uses class weights; one that does not counts rare classes as much as frequent ones anyway.
+        build: makes the criterion from the weights of the classes; None = all equal.
     """
 
-    weights: Tensor | None
+    title: str
+    source: str
+    weighted: bool
+    build: Callable[[Tensor | None], Criterion]
 
-    def __init__(self, weights: Tensor | None = None) -> None:
-        super().__init__()
-        self.register_buffer("weights", weights, persistent=False)
 
-    def parts(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the weighted sum of the losses and the sum of the weights.
+def _cross_entropy(weights: Tensor | None) -> Criterion:
+    from specdeepmap.core.learn.criteria import CrossEntropy
 
-        Args:
-            logits: ``(N, K, H, W)``.
-            labels: class indices ``(N, H, W)``, int64.
-        """
-        total = functional.cross_entropy(
-            logits.float(), labels, self.weights, ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-        labelled = labels[labels != IGNORE_INDEX]
-        weight = self.weights[labelled].sum() if self.weights is not None else labelled.new_tensor(labelled.numel())
-        return total, weight.float()
+    return CrossEntropy(weights)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Give the mean over the labelled pixels."""
-        total, weight = self.parts(logits, labels)
-        return total / torch.clamp(weight, min=torch.finfo(torch.float32).tiny)
+
+def _dice(weights: Tensor | None) -> Criterion:
+    from specdeepmap.core.learn.criteria import Dice
+
+    return Dice(weights)
+
+
+def _focal(weights: Tensor | None) -> Criterion:
+    from specdeepmap.core.learn.criteria import Focal
+
+    return Focal(weights)
+
+
+def _cross_entropy_dice(weights: Tensor | None) -> Criterion:
+    from specdeepmap.core.learn.criteria import CrossEntropyDice
+
+    return CrossEntropyDice(weights)
+
+
+def _lovasz(_: Tensor | None) -> Criterion:
+    from specdeepmap.core.learn.criteria import Lovasz
+
+    return Lovasz()
+
+
+LOSSES = {
+    "cross_entropy": Loss(
+        "Cross entropy", "Bishop 2006, Pattern recognition and machine learning, section 4.3.4", True, _cross_entropy
+    ),
+    "dice": Loss("Dice", "Milletari et al. 2016, arXiv 1606.04797; Sudre et al. 2017, arXiv 1707.03237", True, _dice),
+    "focal": Loss("Focal", "Lin et al. 2017, arXiv 1708.02002", True, _focal),
+    "cross_entropy_dice": Loss(
+        "Cross entropy + Dice", "Isensee et al. 2021, doi 10.1038/s41592-020-01008-z", True, _cross_entropy_dice
+    ),
+    "lovasz": Loss("Lovász-Softmax", "Berman et al. 2018, arXiv 1705.08790", False, _lovasz),
+}
+"""Each is computed over the labelled pixels only."""

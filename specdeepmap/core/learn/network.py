@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,7 +13,7 @@ class Network(nn.Module):
     """A network that takes chips of any size: padded to its stride, cropped back.
 
     Args:
-        model: a model of segmentation-models-pytorch.
+        model: gives logits; its last layers are ``segmentation_head``, and its backbone, if it has one, ``encoder``.
         stride: what its input sizes must be a multiple of.
         minimum: smallest side of an input, in pixels.
     """
@@ -39,21 +38,32 @@ class Network(nn.Module):
         return max(-size % self.stride, self.minimum - size)
 
     @property
-    def encoder(self) -> nn.Module:
-        """The backbone."""
-        encoder: nn.Module = self.model.encoder
+    def encoder(self) -> nn.Module | None:
+        """The backbone; None where the design has none."""
+        encoder: nn.Module | None = getattr(self.model, "encoder", None)
         return encoder
 
     def freeze_encoder(self, first_layer: bool) -> None:
-        """Stop training the backbone, its running statistics included.
+        """Stop training the backbone, its running statistics included; without a backbone, nothing happens.
 
         Args:
             first_layer: freeze the first layer, too; not where it was adapted to another band count.
         """
+        if self.encoder is None:
+            return
         self.model.freeze_encoder()
         if not first_layer:
             for parameter in first_convolution(self.encoder).parameters():
                 parameter.requires_grad_(True)
+
+    def unfreeze_encoder(self) -> None:
+        """Train the backbone again, with its running statistics."""
+        if self.encoder is not None:
+            self.model.unfreeze_encoder()
+
+    def is_head(self, name: str) -> bool:
+        """Tell whether a tensor of ``state_dict`` belongs to the last layers, which know the classes."""
+        return name.startswith("model.segmentation_head.")
 
     def parameter_counts(self) -> tuple[int, int]:
         """Count the parameters: all, and those that are trained."""
@@ -67,14 +77,3 @@ def first_convolution(encoder: nn.Module) -> nn.Conv2d:
         if isinstance(module, nn.Conv2d):
             return module
     raise TypeError(f"{type(encoder).__name__} has no convolution")
-
-
-def spread_over_bands(weight: Tensor, bands: int) -> Tensor:
-    """Give a first layer's weight ``(out, in, k, k)`` another number of bands.
-
-    The input filters are repeated in order and scaled so that the layer's output keeps its size, as
-    segmentation-models-pytorch does.
-    """
-    known = weight.shape[1]
-    order = torch.arange(bands) % known
-    return weight[:, order] * (known / bands)

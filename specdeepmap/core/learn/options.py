@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,9 +78,9 @@ def _plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
 def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> Any:
     import torch
 
-    rate = optimizer.param_groups[0]["lr"]
-    # One step more than there are: Lightning asks for the rate after the last one, too.
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    # One step more than there are: the schedule moves on after the last one, too.
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1)
 
 
 def _constant(optimizer: torch.optim.Optimizer, steps: int) -> Any:
@@ -145,9 +146,32 @@ def choose_precision(precision: str, device: torch.device) -> str:
     import torch
 
     if precision == "auto":
-        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        if device.type == "cuda":
+            return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bfloat16" if device.type == "cpu" and _processor_has_bfloat16() else "float32"
     if precision == "float16" and device.type == "cpu":
         raise ConfigError(
             "PRECISION is float16, which needs a GPU; this run is on the processor. Take auto or bfloat16."
         )
     return precision
+
+
+def _processor_has_bfloat16() -> bool:
+    """Tell from the processor's flags, never by timing, whether it multiplies bfloat16 in hardware."""
+    import torch
+
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.10
+    return any(capabilities.get(flag, False) for flag in ("amx_bf16", "avx512_bf16"))
+
+
+def processes_per_run(devices: int) -> tuple[int, int]:
+    """Give the number of processes and of computers that train together.
+
+    More than one computer is what a cluster says: ``torchrun`` or SLURM start the processes there.
+    """
+    environment = os.environ
+    if "LOCAL_WORLD_SIZE" in environment:
+        local = int(environment["LOCAL_WORLD_SIZE"])
+        return local * (nodes := int(environment["WORLD_SIZE"]) // local), nodes
+    nodes = int(environment.get("SLURM_NNODES", 1)) if "SLURM_PROCID" in environment else 1
+    return devices * nodes, nodes

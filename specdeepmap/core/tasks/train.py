@@ -3,159 +3,377 @@
 
 from __future__ import annotations
 
-import math
 import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 
-from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.dataset import Dataset
-from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.environment import is_first_process
 from specdeepmap.core.errors import ConfigError, DatasetError, DeviceError
 from specdeepmap.core.jobs import TrainJob, TrainResult
-from specdeepmap.core.learn.architectures import ARCHITECTURES, build_network, check_backbone
-from specdeepmap.core.learn.callbacks import Checkpoints, Journal, Steering
+from specdeepmap.core.learn.architectures import ARCHITECTURES
+from specdeepmap.core.learn.augmentations import build_augmenter
+from specdeepmap.core.learn.baselines import Baselines, measure_baselines
+from specdeepmap.core.learn.callbacks import Journal, Patience, Steering
+from specdeepmap.core.learn.causes import Circumstances
 from specdeepmap.core.learn.checkpoint import (
     FORMAT,
     ModelCard,
     chip_mark,
     library_versions,
+    load_checkpoint,
     training_settings,
 )
-from specdeepmap.core.learn.loader import Chips, Sample, fits_in_memory, make_loader
-from specdeepmap.core.learn.network import Network
-from specdeepmap.core.learn.options import choose_device, choose_precision
-from specdeepmap.core.learn.segmenter import Recipe, Segmenter
-from specdeepmap.core.learn.weights import WEIGHTS, check_weights, load_weights_file
+from specdeepmap.core.learn.fitting import Feed, Hardware, fit
+from specdeepmap.core.learn.keeping import Checkpoints, Writer
+from specdeepmap.core.learn.loader import Chips, fits_in_memory
+from specdeepmap.core.learn.losses import LOSSES
+from specdeepmap.core.learn.options import choose_device, choose_precision, processes_per_run
+from specdeepmap.core.learn.pictures import png_bytes
+from specdeepmap.core.learn.ratefinder import find_rate
+from specdeepmap.core.learn.review import Gallery, measure, show
+from specdeepmap.core.learn.segmenter import Recipe, Segmenter, has_batch_norm
+from specdeepmap.core.learn.trainreport import REPORT_NAME, TrainingStory, write_report
+from specdeepmap.core.learn.watch import Watcher, verdict, warnings_before
+from specdeepmap.core.learn.watching import Warnings, Watching
 from specdeepmap.core.progress import Progress
-
-_LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+from specdeepmap.core.tasks.start import Beginning, Start
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train a network, keep its best checkpoints and write down how it went."""
+    while True:
+        try:
+            return _Training(job, progress).run()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            half = job.batch_size // 2
+            if not job.halve_batch_size or not half:
+                raise DeviceError(
+                    f"The memory does not suffice for BATCH_SIZE {job.batch_size}. "
+                    + (f"Set it to {half}, or take" if half else "Take")
+                    + " smaller chips or a smaller BACKBONE."
+                ) from error
+        progress.warning(f"The memory does not suffice for BATCH_SIZE {job.batch_size}; starting again with {half}.")
+        job = replace(job, batch_size=half)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether a GPU's memory, or that of the processor, is exhausted."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error) and "memory" in str(error)
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """Where checkpoints and logs are written."""
+
+    models: Path
+    logs: Path
+
+
+class _Training:
+    """One training from the dataset to the report."""
+
+    def __init__(self, job: TrainJob, progress: Progress) -> None:
+        self._job, self._progress = job, progress
+        self._started = time.monotonic()
+        self._warnings = Warnings(progress)
+        self._dataset = _open_dataset(job)
+        self._hardware = _choose_hardware(job)
+        self._first = is_first_process()
+        self._folders = _make_folders(job) if self._first else _Folders(Path(), Path())
+        lightning.seed_everything(job.seed, workers=True, verbose=False)
+        self._chip = Raster.open(self._dataset.chips["train"][0].image)
+        beginning = Beginning(job, self._dataset, self._chip, int(self._dataset.counts[0].sum()), progress)
+        self._start: Start = beginning.start()
+        self._chips = self._load_chips()
+
+    def run(self) -> TrainResult:
+        """Train and report."""
+        job, progress = self._job, self._progress
+        baselines = self._measure_baselines() if self._first else None
+        segmenter = self._segmenter()
+        self._find_rate(segmenter)
+        self._go_on(segmenter)
+        circumstances = self._circumstances(segmenter, baselines)
+        self._tell(segmenter)
+        self._warnings.say(*warnings_before(circumstances))
+        rows = self._start.interrupted.rows if self._start.interrupted else ()
+        journal = Journal(self._folders.models / "history.csv", progress, job.epochs, rows)
+        writer = Writer()
+        checkpoints = Checkpoints(self._folders.models, journal, job.save_top_k, writer)
+        callbacks: list[lightning.Callback] = [Steering(progress, job.epochs), journal]
+        callbacks.append(Watching(Watcher(circumstances, self._dataset.classes.names), self._warnings))
+        if job.early_stopping and self._validates:
+            callbacks.append(Patience(journal, job.patience))
+        callbacks += [checkpoints, Gallery(self._shown, self._hardware, job.epochs)]
+        progress.report(0.0, f"Training on {self._hardware.device.type}")
+        fit(
+            segmenter,
+            self._feed(),
+            self._hardware,
+            job.epochs,
+            job.gradient_clip,
+            self._validates,
+            self._folders.logs,
+            writer,
+            callbacks,
+        )
+        if len(journal.rows) < job.epochs:
+            progress.info(
+                f"Stopped early after epoch {len(journal.rows)}: the validation mean IoU did not rise for "
+                f"{job.patience} epochs."
+            )
+        best, iou = checkpoints.best or (checkpoints.last, float("nan"))
+        progress.info(f"Best checkpoint: {best.name}")
+        if self._first:
+            self._report(segmenter, journal, best, baselines)
+        return TrainResult(
+            best_checkpoint=best,
+            last_checkpoint=checkpoints.last,
+            best_val_iou=iou,
+            epochs_trained=len(journal.rows),
+            history_csv=journal.path,
+            log_folder=self._folders.logs,
+            model_folder=self._folders.models,
+            report=self._folders.models / REPORT_NAME,
+        )
+
+    @property
+    def _validates(self) -> bool:
+        return bool(self._dataset.chips["validation"])
+
+    @property
+    def _shown(self) -> Chips:
+        """The chips that examples are taken from."""
+        return self._chips["validation" if self._validates else "train"]
+
+    def _load_chips(self) -> dict[str, Chips]:
+        """Make the sets of chips; decoded ones stay in memory where all fit."""
+        pairs = {name: self._dataset.chips[name] for name in ("train", "validation")}
+        bands = len(self._start.normalization.mean)
+        cached = fits_in_memory([*pairs["train"], *pairs["validation"]], bands)
+        return {
+            name: Chips(found, self._dataset.classes, self._start.normalization, cached)
+            for name, found in pairs.items()
+        }
+
+    def _feed(self) -> Feed:
+        job = self._job
+        threads = job.num_workers if job.num_workers >= 0 else min(os.cpu_count() or 1, 4)
+        pin = self._hardware.device.type == "cuda"
+        return Feed(self._chips["train"], self._chips["validation"], job.batch_size, job.seed, threads, pin)
+
+    def _segmenter(self) -> Segmenter:
+        """Put network, loss and optimiser together."""
+        job, start = self._job, self._start
+        weights = class_weights(self._dataset.weights, job.class_weight_power) if job.class_weights else None
+        recipe = Recipe(job.optimizer, job.learning_rate, job.weight_decay, job.scheduler, job.seed, job.unfreeze_epoch)
+        network = start.network.to(memory_format=torch.channels_last)
+        augment = build_augmenter(job.augmentations()) if job.augmentations() else None
+        return Segmenter(network, self._card(), LOSSES[job.loss].build(weights), recipe, augment)
+
+    def _find_rate(self, segmenter: Segmenter) -> None:
+        """Find the learning rate, where it is wanted, and use it."""
+        job = self._job
+        if not job.lr_finder or self._start.interrupted:
+            return
+        self._progress.report(0.0, "Finding the learning rate")
+        loader = self._feed().train_dataloader()
+        rate = find_rate(segmenter, loader, self._hardware, self._progress.part(0.0, 0.0))
+        self._progress.info(
+            f"LR_FINDER: the learning rate is {rate:g}, instead of LEARNING_RATE {job.learning_rate:g}."
+        )
+        self._use_rate(segmenter, rate)
+
+    def _use_rate(self, segmenter: Segmenter, rate: float) -> None:
+        segmenter.recipe = replace(segmenter.recipe, learning_rate=rate)
+        settings = {**segmenter.card.settings, "learning_rate": rate}
+        segmenter.card = replace(segmenter.card, settings=settings)
+
+    def _go_on(self, segmenter: Segmenter) -> None:
+        """Go on with an interrupted run, at the learning rate that it had."""
+        interrupted = self._start.interrupted
+        if interrupted is not None:
+            segmenter.go_on(len(interrupted.rows), interrupted.optimizer, interrupted.schedule)
+            self._use_rate(segmenter, float(interrupted.card.settings["learning_rate"]))
+
+    def _measure_baselines(self) -> Baselines | None:
+        """Measure what no network is needed for, on the same chips."""
+        if not self._validates:
+            return None
+        order = np.random.default_rng(self._job.seed).permutation(len(self._chips["train"])).tolist()
+        return measure_baselines(
+            _arrays(self._chips["train"], order),
+            _arrays(self._chips["validation"], range(len(self._chips["validation"]))),
+            len(self._dataset.classes),
+            self._progress,
+            self._dataset.counts[0],
+        )
+
+    def _circumstances(self, segmenter: Segmenter, baselines: Baselines | None) -> Circumstances:
+        job, network = self._job, segmenter.network
+        total, trained = network.parameter_counts()
+        return Circumstances(
+            trained_share=trained / total,
+            backbone_frozen=bool(self._start.frozen),
+            chip_width=self._chip.grid.width,
+            chip_height=self._chip.grid.height,
+            stride=network.stride,
+            batch_size=job.batch_size,
+            has_batch_norm=has_batch_norm(network),
+            train_chips=len(self._dataset.chips["train"]),
+            class_weights=job.class_weights,
+            learning_rate=segmenter.recipe.learning_rate,
+            optimizer=job.optimizer,
+            loss=job.loss,
+            normalized=job.normalize,
+            majority_iou=float("nan") if baselines is None else baselines.majority.mean_iou,
+        )
+
+    def _card(self) -> ModelCard:
+        """Describe the model that is about to be trained."""
+        job, start, chip = self._job, self._start, self._chip
+        settings = {**training_settings(job), "frozen": start.frozen}
+        if start.why:
+            settings["architecture_reason"] = start.why
+        trained_on = (pair.name for name in ("train", "validation") for pair in self._dataset.chips[name])
+        return ModelCard(
+            format=FORMAT,
+            architecture=start.architecture,
+            backbone=start.backbone,
+            bands=tuple(band.name for band in chip.bands),
+            wavelengths_nm=tuple(band.wavelength_nm for band in chip.bands),
+            normalization=start.normalization,
+            classes=self._dataset.classes,
+            chip_width=chip.grid.width,
+            chip_height=chip.grid.height,
+            settings=settings,
+            metrics={},
+            fingerprint=self._dataset.fingerprint,
+            trained_on=tuple(chip_mark(name) for name in trained_on),
+            versions=library_versions(),
+            date="",
+        )
+
+    def _tell(self, segmenter: Segmenter) -> None:
+        """Tell the user what will be trained on what."""
+        job, dataset, hardware, progress = self._job, self._dataset, self._hardware, self._progress
+        total, trained = segmenter.network.parameter_counts()
+        backbone = f" with {self._start.backbone}" if self._start.backbone else ""
+        many = "" if hardware.devices * hardware.nodes == 1 else f"{hardware.devices * hardware.nodes} × "
+        progress.info(
+            f"{ARCHITECTURES[self._start.architecture].title}{backbone}: {total / 1e6:.2f} million parameters, "
+            f"{trained / 1e6:.2f} million of them trained; {len(dataset.chips['train'])} training and "
+            f"{len(dataset.chips['validation'])} validation chips, {len(dataset.classes)} classes; "
+            f"{many}{hardware.device.type}, {hardware.precision}."
+        )
+        if job.class_weights and not LOSSES[job.loss].weighted:
+            progress.info(f"Class weights are not used: LOSS {job.loss} counts every class alike.")
+        elif job.class_weights:
+            used = class_weights(dataset.weights, job.class_weight_power).tolist()
+            pairs = zip(dataset.classes.names, used, strict=True)
+            progress.info("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")
+        if not self._validates:
+            self._warnings.say(
+                "There are no validation chips: the last epoch counts as the best, and EARLY_STOPPING has no effect."
+            )
+
+    def _report(self, segmenter: Segmenter, journal: Journal, best: Path, baselines: Baselines | None) -> None:
+        """Look at the best checkpoint once more and write the report."""
+        card, state = load_checkpoint(best, "MODEL_FOLDER:")
+        segmenter.network.load_state_dict(state)
+        scores = None
+        if self._validates:
+            feed = self._feed().val_dataloader()
+            scores = measure(segmenter.network, feed, len(card.classes), self._hardware, self._progress)
+        if scores is not None and baselines is not None:
+            said = verdict(scores, baselines)
+            self._warnings.say(*([said] if said else []))
+        row = journal.best or journal.rows[-1]
+        story = TrainingStory(
+            card=card,
+            rows=journal.rows,
+            best=scores,
+            best_epoch=int(row["epoch"]),
+            baselines=baselines,
+            seconds=time.monotonic() - self._started,
+            warnings=self._warnings.said,
+            examples=[png_bytes(picture) for picture in show(segmenter.network, self._shown, card, self._hardware)],
+            checkpoint=best.name,
+            chips={name: len(pairs) for name, pairs in self._dataset.chips.items()},
+            pixels=self._dataset.counts,
+        )
+        write_report(self._folders.models / REPORT_NAME, story)
+
+
+def class_weights(table: Sequence[float], power: float) -> torch.Tensor:
+    """Give the weights of the loss: those of the summary table to a power; 0.5 = their square roots."""
+    weights = torch.tensor(table, dtype=torch.float32)
+    return torch.where(weights > 0, weights**power, 0.0)
+
+
+def _arrays(chips: Chips, order: Sequence[int] | range) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+    for index in order:
+        image, labels = chips[index]
+        yield image.numpy(), labels.numpy()
+
+
+def _open_dataset(job: TrainJob) -> Dataset:
+    """Open the dataset.
+
+    Raises:
+        DatasetError: if there is nothing to train on.
+    """
     dataset = Dataset.open(job.dataset_folder)
     if not dataset.chips["train"]:
         raise DatasetError(
             f"DATASET_FOLDER {job.dataset_folder}: the training set is empty. Raise TRAIN_PERCENT in the Dataset "
             "Maker, or cut more chips."
         )
-    check_backbone(job.backbone)
-    device = choose_device(job.device)
-    precision = choose_precision(job.precision, device)
-    folders = _make_folders(job)
-    lightning.seed_everything(job.seed, workers=True, verbose=False)
-    first = Raster.open(dataset.chips["train"][0].image)
-    normalization = _normalization(job, dataset, first.bands)
-    network = _network(job, len(first.bands), len(dataset.classes), progress)
-    segmenter = Segmenter(
-        network,
-        _card(job, dataset, first, normalization),
-        torch.tensor(dataset.weights) if job.class_weights else None,
-        Recipe(job.optimizer, job.learning_rate, job.weight_decay, job.scheduler),
-    )
-    _tell(job, dataset, network, device, precision, progress)
-    journal = Journal(folders[0] / "history.csv", progress, job.epochs)
-    checkpoints = Checkpoints(folders[0], journal, job.save_top_k)
-    _fit(job, dataset, normalization, segmenter, (device, precision), folders[1], (journal, checkpoints), progress)
-    best, iou = checkpoints.best or (checkpoints.last, float("nan"))
-    progress.info(f"Best checkpoint: {best.name}")
-    return TrainResult(
-        best_checkpoint=best,
-        last_checkpoint=checkpoints.last,
-        best_val_iou=iou,
-        epochs_trained=len(journal.rows),
-        history_csv=journal.path,
-        log_folder=folders[1],
-        model_folder=folders[0],
-    )
+    return dataset
 
 
-def _fit(
-    job: TrainJob,
-    dataset: Dataset,
-    normalization: Normalization,
-    segmenter: Segmenter,
-    hardware: tuple[torch.device, str],
-    log_folder: Path,
-    record: tuple[Journal, Checkpoints],
-    progress: Progress,
-) -> None:
-    """Run the training itself.
+def _choose_hardware(job: TrainJob) -> Hardware:
+    """Choose what to train on.
 
     Raises:
-        DeviceError: if the memory does not suffice.
+        DeviceError: if there are fewer GPUs than wanted.
+        ConfigError: if something does not go together with several devices.
     """
-    device, precision = hardware
-    validating = bool(dataset.chips["validation"])
-    callbacks: list[lightning.Callback] = [Steering(progress, job.epochs), *record]
-    if job.early_stopping and validating:
-        callbacks.append(EarlyStopping("val_iou", mode="max", patience=job.patience, check_finite=False))
-    trainer = lightning.Trainer(
-        accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
-        devices=1,
-        precision=_LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
-        max_epochs=job.epochs,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(str(log_folder), name="", version=""),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        deterministic="warn",
-    )
-    loaders = _loaders(job, dataset, normalization, device.type == "cuda")
-    progress.report(0.0, f"Training on {device.type}")
-    try:
-        trainer.fit(segmenter, loaders[0], loaders[1] if validating else None)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"The memory of the GPU does not suffice for BATCH_SIZE {job.batch_size}. Set it to "
-            f"{max(job.batch_size // 2, 1)}, or take a smaller BACKBONE."
-        ) from error
-    if len(record[0].rows) < job.epochs:
-        progress.info(
-            f"Stopped early after epoch {len(record[0].rows)}: the validation mean IoU did not rise for "
-            f"{job.patience} epochs."
-        )
+    device = choose_device(job.device)
+    processes, nodes = processes_per_run(job.devices)
+    if device.type == "cuda" and torch.cuda.device_count() < processes // nodes:
+        raise DeviceError(f"DEVICES is {job.devices}, but this computer has {torch.cuda.device_count()} GPU(s).")
+    if device.type == "mps" and processes > 1:
+        raise DeviceError(f"DEVICES is {job.devices}, but an Apple GPU can only be used by one process. Set it to 1.")
+    if processes > 1 and (job.lr_finder or job.unfreeze_epoch):
+        name = "LR_FINDER" if job.lr_finder else "UNFREEZE_EPOCH"
+        raise ConfigError(f"{name} works on one device only. Set DEVICES to 1, or leave {name} out.")
+    return Hardware(device, choose_precision(job.precision, device), processes // nodes, nodes)
 
 
-def _loaders(
-    job: TrainJob, dataset: Dataset, normalization: Normalization, pin: bool
-) -> tuple[torch.utils.data.DataLoader[Sample], torch.utils.data.DataLoader[Sample]]:
-    """Make the loaders of training and validation chips."""
-    pairs = [*dataset.chips["train"], *dataset.chips["validation"]]
-    cached = fits_in_memory(pairs, len(normalization.mean))
-    workers = job.num_workers
-    if workers < 0:
-        workers = 0 if cached else min(os.cpu_count() or 1, 4)
-    # Processes have a memory of their own: with them every chip would be kept several times.
-    chips = {
-        name: Chips(dataset.chips[name], dataset.classes, normalization, cached and workers == 0)
-        for name in ("train", "validation")
-    }
-    return (
-        make_loader(chips["train"], job.batch_size, workers, job.seed, job.augmentation, pin),
-        make_loader(chips["validation"], job.batch_size, workers, None, False, pin),
-    )
-
-
-def _make_folders(job: TrainJob) -> tuple[Path, Path]:
+def _make_folders(job: TrainJob) -> _Folders:
     """Make the folders of models and logs.
 
     Raises:
         ConfigError: if one cannot be written.
     """
     run = job.dataset_folder / "runs" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folders = (job.model_folder or run / "models", job.log_folder or run / "logs")
-    for name, folder in zip(("MODEL_FOLDER", "LOG_FOLDER"), folders, strict=True):
+    folders = _Folders(job.model_folder or run / "models", job.log_folder or run / "logs")
+    for name, folder in (("MODEL_FOLDER", folders.models), ("LOG_FOLDER", folders.logs)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".probe").touch()
@@ -165,111 +383,3 @@ def _make_folders(job: TrainJob) -> tuple[Path, Path]:
                 f"{name} {folder} cannot be written ({error.strerror}). Choose a folder that you may write to."
             ) from error
     return folders
-
-
-def _normalization(job: TrainJob, dataset: Dataset, bands: tuple[Band, ...]) -> Normalization:
-    """Choose what the network sees of the raw values.
-
-    Raises:
-        DatasetError: if NORMALIZE is on and there are no statistics for these bands.
-    """
-    statistics = dataset.statistics
-    if statistics is not None and len(statistics.mean) != len(bands):
-        raise DatasetError(
-            f"DATASET_FOLDER {job.dataset_folder}: Normalize_Bands.csv has {len(statistics.mean)} bands, the chips "
-            f"have {len(bands)}. Run the Dataset Maker again."
-        )
-    if job.normalize and statistics is None:
-        raise DatasetError(
-            f"NORMALIZE is on, but DATASET_FOLDER {job.dataset_folder} holds no Normalize_Bands.csv. Run the Dataset "
-            "Maker with STATISTICS on, or switch NORMALIZE off."
-        )
-    bad = statistics.bad if statistics is not None else tuple(band.bad for band in bands)
-    if job.normalize and statistics is not None:
-        return statistics
-    return Normalization.none(len(bands), dataset.scale, bad)
-
-
-def _network(job: TrainJob, bands: int, classes: int, progress: Progress) -> Network:
-    """Build the network, load pretrained weights and freeze what is to be frozen."""
-    weights = WEIGHTS[job.pretrained_weights]
-    check_weights(job.pretrained_weights, job.backbone)
-    if weights.encoder_weights is not None:
-        network = _downloaded(job, bands, classes)
-        pretrained, adapted = True, bands != 3
-    else:
-        network = build_network(job.architecture, job.backbone, bands, classes)
-        pretrained = job.weights_file is not None
-        adapted = False
-        if job.weights_file is not None:
-            share, adapted = load_weights_file(network, job.weights_file)
-            progress.info(f"Backbone weights from {job.weights_file.name}: {100 * share:.1f} % of its tensors.")
-    if job.freeze_backbone and pretrained:
-        network.freeze_encoder(first_layer=not adapted)
-        progress.info(
-            "The backbone is frozen"
-            + (f", but for its first layer, which was adapted to {bands} bands." if adapted else ".")
-        )
-    elif job.freeze_backbone:
-        progress.info("The backbone starts from random weights, so it is not frozen.")
-    return network
-
-
-def _downloaded(job: TrainJob, bands: int, classes: int) -> Network:
-    """Build the network with weights that the libraries download, or say what to do without internet.
-
-    Raises:
-        ConfigError: if they cannot be had.
-    """
-    encoder_weights = WEIGHTS[job.pretrained_weights].encoder_weights
-    try:
-        return build_network(job.architecture, job.backbone, bands, classes, encoder_weights)
-    except (OSError, RuntimeError) as error:  # what the download libraries raise
-        raise ConfigError(
-            f"PRETRAINED_WEIGHTS {job.pretrained_weights} for BACKBONE {job.backbone} could not be downloaded "
-            f"({type(error).__name__}). Without internet, copy a file with these weights here and name it in "
-            "WEIGHTS_FILE, with PRETRAINED_WEIGHTS none."
-        ) from error
-
-
-def _card(job: TrainJob, dataset: Dataset, chip: Raster, normalization: Normalization) -> ModelCard:
-    """Describe the model that is about to be trained."""
-    return ModelCard(
-        format=FORMAT,
-        architecture=job.architecture,
-        backbone=job.backbone,
-        bands=tuple(band.name for band in chip.bands),
-        wavelengths_nm=tuple(band.wavelength_nm for band in chip.bands),
-        normalization=normalization,
-        classes=dataset.classes,
-        chip_width=chip.grid.width,
-        chip_height=chip.grid.height,
-        settings=training_settings(job),
-        metrics={},
-        fingerprint=dataset.fingerprint,
-        trained_on=tuple(chip_mark(pair.name) for name in ("train", "validation") for pair in dataset.chips[name]),
-        versions=library_versions(),
-        date="",
-    )
-
-
-def _tell(
-    job: TrainJob, dataset: Dataset, network: Network, device: torch.device, precision: str, progress: Progress
-) -> None:
-    """Tell the user what will be trained on what."""
-    total, trained = network.parameter_counts()
-    chips = {name: len(pairs) for name, pairs in dataset.chips.items()}
-    progress.info(
-        f"{ARCHITECTURES[job.architecture].title} with {job.backbone}: {total / 1e6:.2f} million parameters, "
-        f"{trained / 1e6:.2f} million of them trained; {chips['train']} training and {chips['validation']} "
-        f"validation chips, {len(dataset.classes)} classes; {device.type}, {precision}."
-    )
-    if job.class_weights:
-        weights = zip(dataset.classes.names, dataset.weights, strict=True)
-        progress.info("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in weights) + ".")
-    if not dataset.chips["validation"]:
-        progress.warning(
-            "There are no validation chips: the last epoch counts as the best, and EARLY_STOPPING has no effect."
-        )
-    if chips["train"] < math.ceil(job.batch_size / 2):
-        progress.info(f"There are fewer training chips than half of BATCH_SIZE {job.batch_size}: one step per epoch.")

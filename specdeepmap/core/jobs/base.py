@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all jobs share: their base, and texts that several forms show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from specdeepmap.core.environment import DATA_MODULES
+from specdeepmap.core.record import Record
+
+DEVICE_HELP = (
+    "Where the network runs: auto takes a GPU where there is one and the processor otherwise; cpu; gpu "
+    "(CUDA or Apple MPS; an error where there is none). Default: auto."
+)
+CHECKPOINT_HELP = (
+    "A model trained with the Deep Learning Trainer (.ckpt). Bands, scaling, classes and chip size are "
+    "read from it; nothing of that is asked again."
+)
+ANY_FILES = ";;All files (*)"
+CSV_FILES = "CSV files (*.csv *.CSV)" + ANY_FILES
+CHECKPOINT_FILES = "Checkpoints (*.ckpt *.CKPT)" + ANY_FILES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Record):
+    """What a job made; every field is an output of the algorithm, under its upper-case name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Record):
+    """Everything one step needs."""
+
+    verb: ClassVar[str]
+    result: ClassVar[type[Result]]
+    modules: ClassVar[tuple[str, ...]] = DATA_MODULES
+    """Modules that the job's Python must have."""
+
+    def save(self, path: Path) -> None:
+        """Write the job as JSON, for ``python -m specdeepmap.core``."""
+        text = json.dumps({"job": self.verb, **self.to_json()}, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")

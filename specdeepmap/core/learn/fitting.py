@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fitting: Lightning's trainer, set up for a segmenter, on one device or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from specdeepmap.core.learn.keeping import Writer
+from specdeepmap.core.learn.loader import Chips, Loader, Order
+from specdeepmap.core.learn.segmenter import Segmenter
+
+VALIDATION_BATCH = 4
+"""Validation batches are larger than training batches by this factor: without gradients they need less memory."""
+
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a training runs on: the device, its numbers, processes per computer, and computers."""
+
+    device: torch.device
+    precision: str
+    devices: int = 1
+    nodes: int = 1
+
+    def autocast(self) -> torch.autocast:
+        """Compute in the precision of the training."""
+        kind = torch.float16 if self.precision == "float16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=kind, enabled=self.precision != "float32")
+
+
+class Feed(lightning.LightningDataModule):
+    """The chips of a training, shared among the processes that train together.
+
+    Args:
+        train, validation: the chips.
+        batch_size: training chips per batch and process.
+        seed: of the order.
+        threads: that read ahead.
+        pin: page-lock batches, for a GPU.
+    """
+
+    def __init__(self, train: Chips, validation: Chips, batch_size: int, seed: int, threads: int, pin: bool) -> None:
+        super().__init__()
+        self._train, self._validation = train, validation
+        self._batch_size, self._seed, self._threads, self._pin = batch_size, seed, threads, pin
+
+    def train_dataloader(self) -> Loader:
+        """Give this process's share of the training chips."""
+        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        order = Order(len(self._train), self._batch_size, self._seed, rank, ranks)
+        return Loader(self._train, order, self._threads, self._pin)
+
+    def val_dataloader(self) -> Loader:
+        """Give this process's share of the validation chips: each chip belongs to one process, none is doubled."""
+        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        order = Order(len(self._validation), VALIDATION_BATCH * self._batch_size, None, rank, ranks)
+        return Loader(self._validation, order, self._threads, self._pin)
+
+
+class Shuffle(lightning.Callback):
+    """Tell the loader of the training chips which epoch it is, since that decides the order."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, segmenter: Segmenter) -> None:  # type: ignore[override]
+        """Set the epoch before the first batch is asked for."""
+        loader = trainer.train_dataloader
+        if isinstance(loader, Loader):
+            loader.epoch = segmenter.epoch
+
+
+def fit(
+    segmenter: Segmenter,
+    feed: Feed,
+    hardware: Hardware,
+    epochs: int,
+    clip: float,
+    validating: bool,
+    log_folder: Path,
+    writer: Writer,
+    callbacks: Sequence[lightning.Callback],
+) -> None:
+    """Train.
+
+    Args:
+        segmenter: is changed.
+        feed: the chips.
+        hardware: to train on.
+        epochs: how many at most, those before an interruption counted in.
+        clip: largest norm of the gradients; 0 = any.
+        validating: whether there are validation chips.
+        log_folder: of TensorBoard.
+        writer: of checkpoints; it is waited for.
+        callbacks: what happens beside.
+    """
+    device, together = hardware.device, hardware.devices * hardware.nodes > 1
+    # Statistics of batch normalisation are averaged before validation instead of copied at every step: the
+    # copying waits for all processes, also in validation, where one may have fewer batches than another.
+    strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True) if together else "auto"
+    trainer = lightning.Trainer(
+        accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=strategy,
+        precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+        max_epochs=epochs - segmenter.first_epoch,
+        gradient_clip_val=clip or None,
+        callbacks=[Shuffle(), *callbacks],
+        logger=TensorBoardLogger(str(log_folder), name="", version=""),
+        plugins=[writer, *([SLURMEnvironment(auto_requeue=False)] if _on_slurm() else [])],
+        limit_val_batches=None if validating else 0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        sync_batchnorm=together and device.type == "cuda",
+        deterministic="warn",
+    )
+    try:
+        trainer.fit(segmenter, datamodule=feed)
+    finally:
+        writer.wait()
+
+
+def _on_slurm() -> bool:
+    """Tell whether SLURM started this process as one of several."""
+    return SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", "1")) > 1

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keeping: which epochs of a training stay on disk, written while the training goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from specdeepmap.core.errors import ConfigError
+from specdeepmap.core.learn.callbacks import COLUMNS, Journal, Row
+from specdeepmap.core.learn.checkpoint import ModelCard, write_card
+from specdeepmap.core.learn.segmenter import Segmenter
+
+LAST_NAME = "last.ckpt"
+
+
+class Writer(CheckpointIO):
+    """Write checkpoints in a thread, under another name that is changed when they are whole.
+
+    The tensors are copied first, so that the training may go on. What is asked for is done in this order.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: list[Future[None]] = []
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Take a copy and write it by and by."""
+        copy = _copied(checkpoint)
+        self.do(lambda: _write(copy, Path(path)))
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do something after all that was asked for before.
+
+        Raises:
+            ConfigError: if something before has failed.
+        """
+        self.wait(all_of_them=False)
+        self._pending.append(self._pool.submit(work))
+
+    def wait(self, all_of_them: bool = True) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            ConfigError: if something cannot be written.
+        """
+        while self._pending and (all_of_them or self._pending[0].done()):
+            self._pending.pop(0).result()
+
+    def teardown(self) -> None:
+        """Do nothing: who made this waits for it."""
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Refuse: checkpoints are read by ``load_checkpoint`` of the learning room."""
+        raise NotImplementedError
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint and the copy of its card, when those before are written."""
+        self.do(lambda: _remove(Path(path)))
+
+
+def _copied(value: Any) -> Any:
+    """Copy tensors, wherever they are, to the processor's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(entry) for key, entry in value.items()}
+    return [_copied(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        torch.save(checkpoint, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch's own file writer
+        part.unlink(missing_ok=True)
+        raise ConfigError(
+            f"MODEL_FOLDER: the checkpoint {path} cannot be written ({str(error).splitlines()[0]}). Is the disk full? "
+            "The checkpoints of earlier epochs are whole."
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A checkpoint on disk."""
+
+    epoch: int
+    iou: float
+    path: Path
+
+    def rank(self) -> tuple[float, int]:
+        """Best first: by score, earlier epochs first; without a score the latest epoch is the best."""
+        return (-self.iou, self.epoch) if math.isfinite(self.iou) else (math.inf, -self.epoch)
+
+
+class Checkpoints(Callback):
+    """Keep the best checkpoints by validation mean IoU, and the last one.
+
+    Lightning's own ``ModelCheckpoint`` cannot write the card beside a checkpoint nor name one without a
+    score. Best checkpoints hold weights only; the last one also what a training needs to go on.
+
+    Args:
+        folder: where to.
+        journal: has the scores; it must come before this callback.
+        keep: how many; -1 = all.
+        writer: the trainer's.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, keep: int, writer: Writer) -> None:
+        self._folder, self._journal, self._keep, self._writer = folder, journal, keep, writer
+        # Only what this run wrote counts: a stale checkpoint in the folder is nobody's best.
+        known = (self._place(row) for row in journal.rows)
+        self._kept = sorted((kept for kept in known if kept.path.is_file()), key=_Kept.rank)
+
+    @property
+    def best(self) -> tuple[Path, float] | None:
+        """The best checkpoint so far and its validation mean IoU; None before the first epoch's end."""
+        return (self._kept[0].path, self._kept[0].iou) if self._kept else None
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last epoch."""
+        return self._folder / LAST_NAME
+
+    def on_train_epoch_end(self, trainer: Trainer, segmenter: Segmenter) -> None:  # type: ignore[override]
+        """Save what this epoch brought; the last checkpoint at the end, since a training goes on from there."""
+        row = self._journal.rows[-1]
+        segmenter.card = segmenter.card.at({name: row[name] for name in COLUMNS if name != "seconds"})
+        new = self._place(row)
+        ranked = sorted([*self._kept, new], key=_Kept.rank)
+        self._kept = ranked if self._keep < 0 else ranked[: self._keep]
+        if new in self._kept:
+            self._save(trainer, segmenter.card, new.path, weights_only=True)
+        if trainer.is_global_zero:
+            for gone in ranked[len(self._kept) :]:
+                if gone != new:
+                    self._writer.remove_checkpoint(gone.path)
+        self._save(trainer, segmenter.card, self.last, weights_only=False)
+
+    def _place(self, row: Row) -> _Kept:
+        epoch, iou = int(row["epoch"]), row["val_iou"]
+        return _Kept(epoch, iou, self._folder / f"{epoch:05d}-val_iou_{iou:.4f}.ckpt")
+
+    def _save(self, trainer: Trainer, card: ModelCard, path: Path, weights_only: bool) -> None:
+        trainer.save_checkpoint(path, weights_only=weights_only)  # all processes take part in it
+        if trainer.is_global_zero:
+            self._writer.do(lambda: write_card(path.with_suffix(".json"), card))

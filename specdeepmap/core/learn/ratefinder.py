@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The learning-rate finder: train a copy of the network with a growing rate and see where the loss falls.
+
+After Smith 2017, Cyclical learning rates for training neural networks, arXiv 1506.01186.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+
+from specdeepmap.core.errors import DatasetError
+from specdeepmap.core.learn.criteria import mean_loss
+from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.loader import Loader, Sample
+from specdeepmap.core.learn.options import OPTIMIZERS
+from specdeepmap.core.learn.seeds import AUGMENTATION, NETWORK, generator, seed_of
+from specdeepmap.core.learn.segmenter import Segmenter
+from specdeepmap.core.progress import Progress
+
+STEPS = 120
+LOWEST, HIGHEST = 1e-6, 1.0
+SMOOTHING = 0.9
+"""Share of the mean loss so far in the next one."""
+
+DIVERGED = 4.0
+"""The search ends where the loss is this many times the lowest."""
+
+BELOW_MINIMUM = 10.0
+"""The rate of the lowest loss is already unsteady; the rate found is lower by this factor."""
+
+
+def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress: Progress) -> float:
+    """Find a learning rate; the segmenter stays as it is.
+
+    Args:
+        segmenter: a copy of it is trained.
+        loader: of the training chips; it is gone through as often as needed.
+        hardware: to compute on.
+        progress: is told each step, and hears a cancel.
+
+    Returns:
+        A tenth of the rate with the lowest smoothed loss, rounded to two digits.
+
+    Raises:
+        DatasetError: if no training pixel is labelled, so that there is no loss to look at.
+    """
+    network = copy.deepcopy(segmenter.network).to(hardware.device).train()
+    criterion = copy.deepcopy(segmenter.criterion).to(hardware.device)
+    recipe = segmenter.recipe
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = OPTIMIZERS[recipe.optimizer].build(trained, LOWEST, recipe.weight_decay)
+    torch.manual_seed(seed_of(recipe.seed, NETWORK))
+    smoothed, lowest, found = math.nan, math.inf, math.nan
+    for step, (images, labels) in enumerate(_endless(loader)):
+        progress.check()
+        if step == STEPS:
+            break
+        rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images, labels = images.to(hardware.device), labels.to(hardware.device)
+        images, labels = segmenter.augmented(images, labels, generator(recipe.seed, AUGMENTATION, step))
+        with hardware.autocast():
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+            total, weight = criterion.parts(logits, labels.long())
+        optimizer.zero_grad()
+        mean_loss(total, weight).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        progress.report((step + 1) / STEPS)
+        if not weight:
+            continue
+        loss = float(total.detach() / weight)
+        smoothed = loss if math.isnan(smoothed) else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
+        if not math.isfinite(smoothed) or smoothed > DIVERGED * lowest:
+            break
+        if smoothed < lowest:
+            lowest, found = smoothed, rate
+    if math.isnan(found):
+        raise DatasetError("LR_FINDER: no training chip has a labelled pixel, so there is no loss to look at.")
+    return float(f"{found / BELOW_MINIMUM:.2g}")
+
+
+def _endless(loader: Loader) -> Iterator[Sample]:
+    while True:
+        yield from loader
+        loader.epoch += 1

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files of tensors: read without running anything in them, whatever program wrote them."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdeepmap.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WRAPPERS = ("specdeepmap_state", "state_dict", "model", "model_state_dict")
+_PREFIXES = ("module.", "network.", "model.", "encoder.", "encoder_q.", "backbone.")
+
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, struct.error),
+)
+"""What reading a damaged file raises."""
+
+
+def read_tensors(path: Path, parameter: str) -> Any:
+    """Read a file of tensors without running any code in it.
+
+    Raises:
+        CheckpointError: if that is impossible.
+    """
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError(f"{parameter} {path} does not exist.")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+
+            try:
+                return load_file(path)
+            except SafetensorError as error:
+                raise CheckpointError(f"{parameter} {path} is damaged: {error}") from error
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not _looks_pickled(path):
+            raise CheckpointError(f"{parameter} {path} is no PyTorch file.") from error
+        raise CheckpointError(
+            f"{parameter} {path} holds more than tensors and plain values. It was not loaded, since such a file "
+            "can run any program. Take a file that you trust, saved as a state dict or as safetensors."
+        ) from error
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"{parameter} {path} cannot be read: it is damaged, cut off, or no PyTorch file."
+        ) from error
+
+
+def named_tensors(content: Any, what: str) -> dict[str, Tensor]:
+    """Give the tensors that a file holds, by name; also without the prefixes that training programs put before it.
+
+    Args:
+        content: a state dict, or something around one.
+        what: names the file in the error.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    entries = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(name): value for name, value in entries if hasattr(value, "shape")}
+    if not tensors:
+        raise CheckpointError(f"{what} holds no tensors by name.")
+    names = dict(tensors)
+    for name, tensor in tensors.items():
+        short = name
+        for _ in range(len(_PREFIXES)):
+            prefix = next((prefix for prefix in _PREFIXES if short.startswith(prefix)), None)
+            if prefix is None:
+                break
+            short = short.removeprefix(prefix)
+            names.setdefault(short, tensor)
+    return names
+
+
+def tensor_of(found: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """Find the tensor of an encoder's ``name``; what is ``stages_0`` there is ``stages.0`` in files of timm."""
+    short = name.removeprefix("model.")
+    return next((found[key] for key in (name, short, re.sub(r"_(\d+)\.", r".\1.", short)) if key in found), None)
+
+
+def card_wavelengths(content: Any) -> tuple[float | None, ...]:
+    """Give the wavelengths of a checkpoint of ours; nothing for other files."""
+    card = content.get("specdeepmap") if isinstance(content, Mapping) else None
+    waves = card.get("wavelengths_nm") if isinstance(card, Mapping) else None
+    return tuple(nm if isinstance(nm, float | int) else None for nm in waves) if isinstance(waves, list | tuple) else ()
+
+
+def _looks_pickled(path: Path) -> bool:
+    """Tell whether a file begins as PyTorch's do: a zip archive, or a pickle."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a training starts from: random or pretrained weights, a model of ours, or its own interrupted run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from specdeepmap.core.data.dataset import Dataset
+from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.errors import CheckpointError, ConfigError, DatasetError
+from specdeepmap.core.jobs import TrainJob
+from specdeepmap.core.learn.architectures import ARCHITECTURES, AUTO, build_network, choose_architecture
+from specdeepmap.core.learn.callbacks import Row, read_history
+from specdeepmap.core.learn.checkpoint import SCHEDULE_KEY, ModelCard, load_checkpoint, parse_checkpoint
+from specdeepmap.core.learn.keeping import LAST_NAME
+from specdeepmap.core.learn.network import Network
+from specdeepmap.core.learn.weightfile import read_tensors
+from specdeepmap.core.learn.weights import WEIGHTS, Loaded, check_weights, load_weights, load_weights_file
+from specdeepmap.core.progress import Progress
+
+_MAY_DIFFER = {
+    *("epochs", "early_stopping", "patience", "save_top_k", "num_workers", "resume", "device", "devices"),
+    *("precision", "lr_finder", "learning_rate", "halve_batch_size"),
+}
+"""Parameters that a resumed training may change. What makes its numbers differ from those of one that was not
+interrupted is logged."""
+
+ALL, ALL_BUT_FIRST = "all", "all but the first layer"
+
+_MATTERS = ("device", "devices", "precision", "epochs")
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Where an interrupted training stood: its card, its rows, the states of optimiser and schedule."""
+
+    card: ModelCard
+    rows: list[Row]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network ready to be trained, and what it wants to see.
+
+    Attributes:
+        network: with its weights; what stays fixed is frozen.
+        architecture, backbone: names in the tables; the backbone is empty where the design has none.
+        normalization: of raw values.
+        why: why the architecture was chosen, where it was.
+        frozen: what of the backbone is: nothing, "all", or "all but the first layer".
+        interrupted: the run that goes on.
+    """
+
+    network: Network
+    architecture: str
+    backbone: str
+    normalization: Normalization
+    why: str = ""
+    frozen: str = ""
+    interrupted: Interrupted | None = None
+
+
+@dataclass
+class Beginning:
+    """Finds what a training starts from, and tells the user.
+
+    Args:
+        job: the parameters.
+        dataset: to train on.
+        chip: the first training chip.
+        labelled: labelled training pixels.
+        progress: is told.
+    """
+
+    job: TrainJob
+    dataset: Dataset
+    chip: Raster
+    labelled: int
+    progress: Progress
+    _bands: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bands = len(self.chip.bands)
+
+    def start(self) -> Start:
+        """Give the start that the job asks for.
+
+        Raises:
+            ConfigError, CheckpointError, DatasetError: if it cannot be had.
+        """
+        if self.job.resume:
+            return self._resume()
+        if self.job.init_checkpoint is not None:
+            return self._from_model(self.job.init_checkpoint)
+        return self._anew()
+
+    def _anew(self) -> Start:
+        """Start from random or pretrained weights."""
+        job, why = self.job, ""
+        architecture = job.architecture
+        if architecture == AUTO:
+            architecture, why = choose_architecture(
+                self._bands, min(self.chip.grid.width, self.chip.grid.height), self.labelled, self._wants_backbone()
+            )
+            self.progress.info(f"ARCHITECTURE auto: {ARCHITECTURES[architecture].title}, since {why}.")
+        has_backbone = ARCHITECTURES[architecture].has_backbone
+        check_weights(job.pretrained_weights, job.backbone, has_backbone)
+        network = build_network(architecture, job.backbone, self._bands, len(self.dataset.classes))
+        loaded = self._load(network)
+        frozen = self._freeze(network, loaded is not None, adapted=loaded is not None and loaded.adapted)
+        return Start(network, architecture, job.backbone if has_backbone else "", self._normalization(), why, frozen)
+
+    def _wants_backbone(self) -> bool:
+        """Tell whether the user asked for something that only a backbone has."""
+        return self.job.pretrained_weights != "none" or self.job.weights_file is not None
+
+    def _load(self, network: Network) -> Loaded | None:
+        job, loaded = self.job, None
+        if job.pretrained_weights != "none":
+            part = self.progress.part(0.0, 0.0)
+            loaded = load_weights(network, job.pretrained_weights, job.backbone, self._wavelengths, part)
+            what = f"PRETRAINED_WEIGHTS {job.pretrained_weights}"
+        elif job.weights_file is not None:
+            loaded = load_weights_file(network, job.weights_file, self._wavelengths)
+            what = f"WEIGHTS_FILE {job.weights_file.name}"
+        if loaded is not None:
+            self.progress.info(f"{what}: {100 * loaded.share:.1f} % of the backbone's tensors. {loaded.note}".rstrip())
+        return loaded
+
+    @property
+    def _wavelengths(self) -> tuple[float | None, ...]:
+        return tuple(band.wavelength_nm for band in self.chip.bands)
+
+    def _freeze(self, network: Network, trained_before: bool, adapted: bool) -> str:
+        """Freeze a backbone that has been trained before, if it is wanted; say what is frozen."""
+        if not self.job.freeze_backbone or network.encoder is None:
+            return ""
+        if not trained_before:
+            self.progress.info("The backbone starts from random weights, so it is not frozen.")
+            return ""
+        network.freeze_encoder(first_layer=not adapted)
+        note = f", but for its first layer, which was adapted to {self._bands} bands" if adapted else ""
+        until = f" for {self.job.unfreeze_epoch} epochs" if self.job.unfreeze_epoch else ""
+        self.progress.info(f"The backbone is frozen{until}{note}.")
+        return ALL_BUT_FIRST if adapted else ALL
+
+    def _normalization(self) -> Normalization:
+        """Choose what the network sees of the raw values.
+
+        Raises:
+            DatasetError: if NORMALIZE is on and there are no statistics for these bands.
+        """
+        job, statistics = self.job, self.dataset.statistics
+        if statistics is not None and len(statistics.mean) != self._bands:
+            raise DatasetError(
+                f"DATASET_FOLDER {job.dataset_folder}: Normalize_Bands.csv has {len(statistics.mean)} bands, the chips "
+                f"have {self._bands}. Run the Dataset Maker again."
+            )
+        bad = statistics.bad if statistics is not None else tuple(band.bad for band in self.chip.bands)
+        own = WEIGHTS[job.pretrained_weights].scale
+        if own is not None:
+            self.progress.info(
+                f"PRETRAINED_WEIGHTS {job.pretrained_weights} bring their own preprocessing: raw values are divided by "
+                f"{own:g}; SCALER and NORMALIZE are not used."
+            )
+            return Normalization.none(self._bands, own, bad)
+        if job.normalize and statistics is None:
+            raise DatasetError(
+                f"NORMALIZE is on, but DATASET_FOLDER {job.dataset_folder} holds no Normalize_Bands.csv. Run the "
+                "Dataset Maker with STATISTICS on, or switch NORMALIZE off."
+            )
+        if job.normalize and statistics is not None:
+            return statistics
+        return Normalization.none(self._bands, self.dataset.scale, bad)
+
+    def _from_model(self, path: Path) -> Start:
+        """Start from a model of ours: its card decides what the network is and sees."""
+        card, state = load_checkpoint(path, "INIT_CHECKPOINT")
+        if len(card.bands) != self._bands:
+            raise ConfigError(
+                f"INIT_CHECKPOINT {path} was trained on {len(card.bands)} bands, and the chips of DATASET_FOLDER have "
+                f"{self._bands}. Take a model for these bands, or cut the chips from an image with the model's bands."
+            )
+        for name in ("architecture", "backbone"):
+            mine, wanted = getattr(card, name), getattr(self.job, name)
+            if wanted != mine:
+                self.progress.info(
+                    f"INIT_CHECKPOINT: {name.upper()} is {mine or 'none'}, as in the model; {wanted} is not used."
+                )
+        self.progress.info("INIT_CHECKPOINT: scaling and band statistics are those of the model.")
+        network = build_network(card.architecture, card.backbone, self._bands, len(self.dataset.classes))
+        same = card.classes.values == self.dataset.classes.values
+        wanted_state = network.state_dict()
+        taken = {
+            name: tensor
+            for name, tensor in state.items()
+            if name in wanted_state and (same or not network.is_head(name)) and tensor.shape == wanted_state[name].shape
+        }
+        lacking = [name for name in wanted_state if name not in taken and (same or not network.is_head(name))]
+        if lacking:
+            raise CheckpointError(
+                f"INIT_CHECKPOINT {path}: the weights do not fit the network that its card describes; {lacking[0]} is "
+                "missing. The file is damaged, or was made with another version of a library."
+            )
+        network.load_state_dict({**wanted_state, **taken})
+        head = "" if same else ", all but the last layers, which start anew for the classes of this dataset"
+        self.progress.info(f"INIT_CHECKPOINT: {len(taken)} of {len(wanted_state)} tensors were taken{head}.")
+        frozen = self._freeze(network, trained_before=True, adapted=False)
+        return Start(network, card.architecture, card.backbone, card.normalization, frozen=frozen)
+
+    def _resume(self) -> Start:
+        """Go on with the interrupted run in MODEL_FOLDER."""
+        folder = self.job.model_folder
+        if folder is None:
+            raise ConfigError("RESUME is on, but MODEL_FOLDER is not set. Name the folder of the interrupted run.")
+        path = folder / LAST_NAME
+        if not path.is_file():
+            raise ConfigError(
+                f"RESUME is on, but MODEL_FOLDER {folder} holds no {LAST_NAME}. Name the folder of the interrupted "
+                "run, or switch RESUME off."
+            )
+        content = read_tensors(path, "RESUME:")
+        card, state = parse_checkpoint(content, path, "RESUME:")
+        optimizers, schedule = content.get("optimizer_states"), content.get(SCHEDULE_KEY)
+        if not optimizers or schedule is None:
+            raise CheckpointError(f"RESUME: {path} holds no state to go on from. Train without RESUME.")
+        self._check_same(card, folder)
+        done = int(card.metrics["epoch"]) + 1
+        rows = [row for row in read_history(folder / "history.csv") if row["epoch"] < done]
+        if len(rows) != done:
+            raise DatasetError(f"RESUME: history.csv in {folder} has {len(rows)} rows for {done} epochs. Train anew.")
+        if done >= self.job.epochs:
+            raise ConfigError(
+                f"RESUME: the run in {folder} has done its {done} epochs. Raise EPOCHS above {done} to train further."
+            )
+        network = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
+        network.load_state_dict(state)
+        frozen = str(card.settings.get("frozen", ""))
+        if frozen:
+            network.freeze_encoder(first_layer=frozen == ALL)
+        self.progress.info(f"RESUME: going on after epoch {done} of the run in {folder}.")
+        interrupted = Interrupted(card, rows, optimizers[0], schedule)
+        why = str(card.settings.get("architecture_reason", ""))
+        return Start(network, card.architecture, card.backbone, card.normalization, why, frozen, interrupted)
+
+    def _check_same(self, card: ModelCard, folder: Path) -> None:
+        """Check that the interrupted run was the same training.
+
+        Raises:
+            ConfigError: if a parameter or the dataset is another one.
+        """
+        if card.fingerprint != self.dataset.fingerprint or card.classes.values != self.dataset.classes.values:
+            raise ConfigError(
+                f"RESUME: the run in MODEL_FOLDER {folder} was trained on other chips or classes than DATASET_FOLDER "
+                f"{self.job.dataset_folder} has now. Name its dataset, or train without RESUME."
+            )
+        for name, value in self.job.to_json().items():
+            if isinstance(getattr(self.job, name), Path) or name not in card.settings or value == card.settings[name]:
+                continue
+            if name not in _MAY_DIFFER:
+                raise ConfigError(
+                    f"RESUME: {name.upper()} is {value}, but the run in MODEL_FOLDER {folder} has "
+                    f"{card.settings[name]}. Set it to that, or train without RESUME."
+                )
+            if name in _MATTERS:
+                self.progress.info(
+                    f"RESUME: {name.upper()} is {value} now and was {card.settings[name]}; the numbers will differ "
+                    "from those of a run without interruption."
+                )
