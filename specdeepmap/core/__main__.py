@@ -20,7 +20,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
+from specdeepmap.core.environment import is_first_process
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError
 from specdeepmap.core.jobs import Job, TensorBoardJob, job_from_json
 from specdeepmap.core.progress import EventProgress, Progress, TextProgress
@@ -48,15 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_for_person(path: Path) -> int:
-    progress = TextProgress(sys.stderr)
+    progress = TextProgress(_only_from_first(sys.stderr))
     _stop_on_signals(progress)
     try:
         from specdeepmap.core.tasks import perform
 
         job = _read_job(path)
         result = perform(job, progress)
-        sys.stdout.write(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        stream = _only_from_first(sys.stdout)
+        stream.write(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
+        stream.flush()
         _serve_on(job, progress)
     except (Canceled, KeyboardInterrupt, SystemExit):  # Lightning makes SystemExit of a signal
         sys.stderr.write("Canceled.\n")
@@ -65,6 +68,11 @@ def _run_for_person(path: Path) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     return 0
+
+
+def _only_from_first(stream: TextIO) -> TextIO:
+    """Let one of several processes that train together speak for all."""
+    return stream if is_first_process() else Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _stop_on_signals(progress: Progress) -> None:
@@ -80,7 +88,7 @@ def _stop_on_signals(progress: Progress) -> None:
 
 def _run_for_parent(path: Path) -> int:
     """Keep the real standard output for events; what libraries print goes to standard error, the log."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    events = _only_from_first(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     progress = EventProgress(events)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to handle

@@ -31,9 +31,6 @@ FLOOR = 1e-6
 """Share of a band's variance that is taken to vary within classes at least: a band that tells classes apart without
 any noise is no division by zero."""
 
-CONSTANT = 1e-9
-"""A band that varies by less than this share of its mean is constant; what it varies by is lost in rounding."""
-
 Floats = NDArray[np.float64]
 Indices = NDArray[np.uint8]
 Counts = NDArray[np.integer[Any]]
@@ -130,8 +127,8 @@ class LinearClassifier:
         within = np.diag(self._scatter) / self.pixels
         center = self._counts @ self._means / self.pixels
         between = self._counts @ (self._means - center) ** 2 / self.pixels
-        # A bad band is 0 everywhere, and a constant one tells nothing but the rounding of its mean.
-        used = np.sqrt(within + between) > CONSTANT * np.abs(center)
+        # A bad band is 0 everywhere, and a constant one tells nothing; sums of float32 in float64 give it 0 exactly.
+        used = within + between > 0
         std = np.sqrt(np.maximum(within, FLOOR * (within + between))[used])
         covariance = self._scatter[np.ix_(used, used)] / self.pixels / np.outer(std, std)
         means = self._means[:, used] / std

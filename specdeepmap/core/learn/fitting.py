@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from specdeepmap.core.learn.keeping import Writer
 from specdeepmap.core.learn.loader import Chips, Loader, Order
@@ -102,15 +106,13 @@ def fit(
         writer: of checkpoints; it is waited for.
         callbacks: what happens beside.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not for our users
     device, together = hardware.device, hardware.devices * hardware.nodes > 1
-    # Statistics of batch normalisation are averaged before validation instead of copied at every step: the
-    # copying waits for all processes, also in validation, where one may have fewer batches than another.
-    strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True) if together else "auto"
     trainer = lightning.Trainer(
         accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
         devices=hardware.devices,
         num_nodes=hardware.nodes,
-        strategy=strategy,
+        strategy=_together() if together else "auto",
         precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
         max_epochs=epochs - segmenter.first_epoch,
         gradient_clip_val=clip or None,
@@ -122,6 +124,7 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        log_every_n_steps=1,
         use_distributed_sampler=False,
         sync_batchnorm=together and device.type == "cuda",
         deterministic="warn",
@@ -130,6 +133,18 @@ def fit(
         trainer.fit(segmenter, datamodule=feed)
     finally:
         writer.wait()
+
+
+def _together() -> DDPStrategy:
+    """Let several processes train one network.
+
+    Statistics of batch normalisation are averaged before validation instead of copied at every step: the
+    copying waits for all processes, also in validation, where one may have fewer batches than another.
+    """
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    settings: dict[str, Any] = {"find_unused_parameters": True, name: False}
+    return DDPStrategy(**settings)
 
 
 def _on_slurm() -> bool:

@@ -163,12 +163,14 @@ class Loader:
         return len(self._order.batches(0))
 
     def __iter__(self) -> Iterator[Sample]:
+        # A generator, so that the epoch counts as it is at the first batch: Lightning asks for the iterator of the
+        # first epoch long before.
         batches = self._order.batches(self.epoch)
         if not self._threads:
-            return map(self._batch, batches)
-        # Lightning asks for a batch more than it works on, so two are ready even with one thread.
+            yield from map(self._batch, batches)
+            return
         ahead = self._threads + 1
-        return in_threads(self._batch, batches, len(batches), Progress(), ahead, threads=self._threads)
+        yield from in_threads(self._batch, batches, len(batches), Progress(), ahead, threads=self._threads)
 
     def _batch(self, indices: Sequence[int]) -> Sample:
         images, labels = collate([self._chips[index] for index in indices])

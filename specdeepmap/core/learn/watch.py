@@ -80,9 +80,7 @@ class Watcher:
         self._recent.append(facts.scores.mean_iou)
         self._collapsed = self._collapsed + 1 if _is_collapsed(facts.scores) else 0
         if self._collapsed >= COLLAPSED_EPOCHS:
-            found = self._say("collapse", self._collapse(facts.scores), facts)
-            self._said.add("flat")  # the same failure by another name
-            return found
+            return self._say("collapse", self._collapse(facts.scores), facts)
         return self._say("flat", self._flat(facts.scores), facts) if self._is_flat(facts.scores) else []
 
     def _settled(self, epoch: int) -> bool:

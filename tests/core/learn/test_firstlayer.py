@@ -51,11 +51,12 @@ def test_the_same_bands_in_another_order_are_put_in_order() -> None:
     assert torch.equal(adapted.weight, weight.flip(1)) and adapted.changed
 
 
-def test_as_many_bands_that_are_others_do_not_pass_for_them() -> None:
+@pytest.mark.parametrize(("wanted", "places"), [((842.0, 665.0, 560.0), (1, 2)), ((665.0, 560.0, 842.0), (0, 1))])
+def test_as_many_bands_that_are_others_do_not_pass_for_them(wanted: tuple[float, ...], places: tuple[int, ...]) -> None:
     weight = filters(3)
-    adapted = adapt_first_layer(weight, RED_GREEN_BLUE, (842.0, 665.0, 560.0), 3, 50)
-    assert torch.equal(adapted.weight[:, 1:], weight[:, :2])
-    assert not adapted.weight[:, 0].any()
+    adapted = adapt_first_layer(weight, RED_GREEN_BLUE, wanted, 3, 50)
+    assert torch.equal(adapted.weight[:, places], weight[:, :2])
+    assert not adapted.weight[:, wanted.index(842.0)].any()
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 6, 7, 500])

@@ -39,6 +39,7 @@ def test_natural_colours_come_from_the_nearest_wavelengths() -> None:
         ((None,) * 8, (), [0, 3, 7]),
         ((1000.0, 1100.0, 1200.0, 1300.0, 1400.0, 1500.0, 1600.0, 1700.0), (), [0, 3, 7]),  # no visible light
         ((600.0, 610.0, 900.0, 950.0, 960.0, 970.0, 980.0, 990.0), (), [0, 3, 7]),  # no blue
+        ((425.0, 560.0, 730.0, 950.0, 960.0, 970.0, 980.0, 990.0), (), [0, 3, 7]),  # violet and near infrared
         ((525.0, 900.0, 665.0, 950.0, 960.0, 970.0, 980.0, 990.0), (), [0, 3, 7]),  # one band, green and blue
         ((), (True, False, False, False, False, False, False, True), [1, 3, 6]),
     ],

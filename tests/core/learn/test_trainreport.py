@@ -99,6 +99,7 @@ def test_the_curves_show_the_epochs_and_the_baselines() -> None:
     page = make_page(STORY)
     charts = re.findall(r"<svg.*?</svg>", page)
     assert [len(re.findall("<polyline", chart)) for chart in charts] == [2, 4, 1]
+    assert re.findall(r'<text [^>]*"middle">(\d+)<', charts[0]) == ["1", "2", "3"]
     lines = re.findall(r'points="([^"]+)"', charts[1])
     assert [len(line.split()) for line in lines] == [3] * 4
     levels = [{point.split(",")[1] for point in line.split()} for line in lines]

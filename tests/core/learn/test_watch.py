@@ -75,6 +75,7 @@ def rising(count: int = 50) -> list[Scores]:
         pytest.param([onesided(1.0, epoch % 3) for epoch in range(2)] + rising(), id="jumps at first"),
         pytest.param([good(0.9)] * 40, id="good from the first epoch on and flat"),
         pytest.param([*rising(20), onesided(1.0), onesided(1.0), *rising(20)], id="two bad epochs"),
+        pytest.param([*rising(9), *[onesided(1.0), onesided(1.0), good(0.6)] * 9], id="every third epoch is good"),
         pytest.param([onesided(0.97)] * 3 + rising(), id="nearly one class"),
         pytest.param([onesided(0.99, 0, (970, 20, 10)) for _ in range(9)], id="one class is nearly all there is"),
         pytest.param([good(1.0, (900, 0, 0))] * 40, id="one class is all there is"),
@@ -146,6 +147,7 @@ def test_a_score_that_does_not_rise_is_named_once(scores: list[Scores]) -> None:
 def test_a_flat_score_is_measured_by_the_reference_where_the_majority_is_not_known() -> None:
     assert watch([good(0.3)] * 40, replace(FINE, majority_iou=math.nan)) != []
     assert watch([good(0.3)] * 40, replace(FINE, majority_iou=0.05)) == []
+    assert watch([good(0.9, (900, 0, 0))] * 40, replace(FINE, majority_iou=math.nan)) == [], "one class: no comparison"
 
 
 COLLAPSE, FLAT = [onesided(1.0)] * 8, [good(0.3)] * 40
@@ -166,6 +168,8 @@ COLLAPSE, FLAT = [onesided(1.0)] * 8, [good(0.3)] * 40
         ({"train_chips": 9, "batch_size": 1, "has_batch_norm": False}, COLLAPSE, ["9 training chips are few"]),
         ({"loss": "lovasz"}, COLLAPSE, ["try cross_entropy"]),
         ({"learning_rate": 0.1, "optimizer": "sgd"}, COLLAPSE, ["labels and the image on the map"]),
+        ({}, [onesided(1.0, 1)] * 8, ["labels and the image on the map"]),
+        ({}, [onesided(1.0, 0, (80, 10, 10))] * 8, ["labels and the image on the map"]),
         ({}, COLLAPSE, ["labels and the image on the map"]),
     ],
 )

@@ -37,7 +37,7 @@ from specdeepmap.core.learn.weights import (
     read_tensors,
     unlikely_values,
 )
-from tests.chips import TINY
+from tests.chips import TINY, train
 from tests.fileserver import FileServer
 from tests.helpers import Recorder, valid_everywhere
 
@@ -113,7 +113,8 @@ def test_files_of_timm(tmp_path: Path, backbone: str) -> None:
     assert any(torch.equal(first, tensor) for tensor in whole.values() if tensor.shape == first.shape)
 
 
-def test_a_checkpoint_of_ours_gives_its_backbone(checkpoint: Path) -> None:
+def test_a_checkpoint_of_ours_gives_its_backbone(dataset_folder: Path, tmp_path: Path) -> None:
+    checkpoint = train(dataset_folder, tmp_path, architecture="unet", epochs=1).best_checkpoint
     network = build_network("unet", TINY, bands=13, classes=2)
     assert loaded(load_weights_file(network, checkpoint)) == (1.0, False)
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
