@@ -7,7 +7,7 @@ SENSOR ?= sentinel2
 IMAGE ?=
 LABELS ?=
 
-.PHONY: help setup demo test lint docs zip bench-data clean
+.PHONY: help setup demo test lint docs zip bench-data bench-train clean
 
 help:
 	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint   check style and types'
 	@echo 'make docs   build the documentation'
 	@echo 'make bench-data  measure splitter and dataset maker'
+	@echo 'make bench-train  measure the trainer'
 	@echo 'make zip    make a plugin zip in dist/'
 	@echo 'make setup  install QGIS where missing, and make .venv'
 
@@ -37,6 +38,9 @@ docs: setup
 
 zip: setup
 	$(PYTHON) package.py zip
+
+bench-train: setup
+	@$(PYTHON) benchmarks/train.py
 
 bench-data: setup
 	@$(PYTHON) benchmarks/data.py

@@ -14,6 +14,7 @@ sys.path.insert(0, str(HERE.parent))
 from specdeepmap import __version__  # noqa: E402
 from specdeepmap.core.jobs import JOBS, Job  # noqa: E402
 from specdeepmap.core.learn.architectures import ARCHITECTURES  # noqa: E402
+from specdeepmap.core.learn.weights import WEIGHTS  # noqa: E402
 from specdeepmap.core.record import spec_of  # noqa: E402
 
 project = "SpecDeepMap"
@@ -54,6 +55,21 @@ def architecture_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def weights_table() -> str:
+    """Give the pretrained weights as a table."""
+    rows = [("Name", "Bands", "Sees", "Source", "Licence", "File")]
+    for name, entry in WEIGHTS.items():
+        waves = zip(entry.bands, entry.wavelengths_nm, strict=True)
+        bands = ", ".join(f"{band} {'(panchromatic)' if nm is None else f'{nm:g}'}" for band, nm in waves)
+        file = f"`{entry.file_name} <{entry.url}>`__" if entry.url else "none"
+        texts = (bands and f"{bands} nm", entry.values or "as the dataset says", entry.source, entry.licence)
+        rows.append((f"``{name}``", *(escaped(text) or "none" for text in texts), file))
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 20 20 15 20 8 17", ""]
+    for row in rows:
+        lines += [f"   {'*' if column == 0 else ' '} - {cell}" for column, cell in enumerate(row)]
+    return "\n".join(lines) + "\n"
+
+
 def escaped(text: str) -> str:
     """Keep characters that mean something in reStructuredText from doing so."""
     return text.replace("\\", "\\\\").replace("*", "\\*").replace("_", "\\_").replace("`", "\\`").replace("|", "\\|")
@@ -65,6 +81,7 @@ def generate(_: Any) -> None:
     target.mkdir(exist_ok=True)
     for verb, job in JOBS.items():
         (target / f"{verb}.txt").write_text(parameter_table(job) + "\n" + output_list(job), encoding="utf-8")
+    (target / "weights.txt").write_text(weights_table(), encoding="utf-8")
     (target / "architectures.txt").write_text(architecture_table(), encoding="utf-8")
 
 

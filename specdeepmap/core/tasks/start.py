@@ -18,7 +18,8 @@ from specdeepmap.core.learn.checkpoint import SCHEDULE_KEY, ModelCard, load_chec
 from specdeepmap.core.learn.keeping import LAST_NAME
 from specdeepmap.core.learn.network import Network
 from specdeepmap.core.learn.weightfile import read_tensors
-from specdeepmap.core.learn.weights import WEIGHTS, Loaded, check_weights, load_weights, load_weights_file
+from specdeepmap.core.learn.weights import Loaded, check_weights, load_weights, load_weights_file
+from specdeepmap.core.learn.weightsets import own_normalization, unlikely_values
 from specdeepmap.core.progress import Progress
 
 _MAY_DIFFER = {
@@ -27,6 +28,9 @@ _MAY_DIFFER = {
 }
 """Parameters that a resumed training may change. What makes its numbers differ from those of one that was not
 interrupted is logged."""
+
+DOWNLOAD_SHARE = 0.05
+"""Of the progress that a download shows; the epochs then go on from there."""
 
 ALL, ALL_BUT_FIRST = "all", "all but the first layer"
 
@@ -122,7 +126,7 @@ class Beginning:
     def _load(self, network: Network) -> Loaded | None:
         job, loaded = self.job, None
         if job.pretrained_weights != "none":
-            part = self.progress.part(0.0, 0.0)
+            part = self.progress.part(0.0, DOWNLOAD_SHARE)
             loaded = load_weights(network, job.pretrained_weights, job.backbone, self._wavelengths, part)
             what = f"PRETRAINED_WEIGHTS {job.pretrained_weights}"
         elif job.weights_file is not None:
@@ -162,13 +166,18 @@ class Beginning:
                 f"have {self._bands}. Run the Dataset Maker again."
             )
         bad = statistics.bad if statistics is not None else tuple(band.bad for band in self.chip.bands)
-        own = WEIGHTS[job.pretrained_weights].scale
+        own = own_normalization(job.pretrained_weights, self._wavelengths, bad)
         if own is not None:
             self.progress.info(
-                f"PRETRAINED_WEIGHTS {job.pretrained_weights} bring their own preprocessing: raw values are divided by "
-                f"{own:g}; SCALER and NORMALIZE are not used."
+                f"PRETRAINED_WEIGHTS {job.pretrained_weights} bring their own preprocessing, of raw values; SCALER and "
+                "NORMALIZE are not used."
             )
-            return Normalization.none(self._bands, own, bad)
+            if statistics is not None:
+                raw = [mean * self.dataset.scale for mean in statistics.mean]
+                unlikely = unlikely_values(job.pretrained_weights, own, raw)
+                if unlikely:
+                    self.progress.warning(unlikely)
+            return own
         if job.normalize and statistics is None:
             raise DatasetError(
                 f"NORMALIZE is on, but DATASET_FOLDER {job.dataset_folder} holds no Normalize_Bands.csv. Run the "
