@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from specdeepmap.core.data.scene import make_scene
 from specdeepmap.core.jobs import PrepareJob, TileJob, TrainJob, TrainResult
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.tasks import perform
-from tests.helpers import Array, write_raster
+from tests.helpers import Array, Recorder, write_raster
 
 TINY = "tu-test_resnet"
 """A residual network that timm made for tests: 0.5 million parameters."""
@@ -60,7 +61,8 @@ def dataset_of(folder: Path, image: Array, labels: Array, nodata: float | None =
 
 def train_job(dataset: Path, folder: Path, **settings: Any) -> TrainJob:
     """Describe a small training on the processor."""
-    usual = {"backbone": TINY, "epochs": 2, "batch_size": 4, "device": "cpu"}
+    usual = {"architecture": "unet", "backbone": TINY, "epochs": 2, "batch_size": 4}
+    usual |= {"device": "cpu", "precision": "float32"}
     folders = {"model_folder": folder / "models", "log_folder": folder / "logs"}
     return TrainJob(dataset_folder=dataset, **{**usual, **folders, **settings})
 
@@ -71,3 +73,39 @@ def train(dataset: Path, folder: Path, progress: Progress | None = None, **setti
     if not isinstance(result, TrainResult):
         raise TypeError(type(result).__name__)
     return result
+
+
+def history(path: Path) -> list[dict[str, float]]:
+    """Read a history table with the standard library alone."""
+    with path.open(encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def curve(path: Path) -> list[dict[str, str]]:
+    """Give the texts of a history table, but for the seconds: NaN equals NaN, and no digit is lost."""
+    with path.open(encoding="utf-8") as file:
+        return [{name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+class Impatient(Recorder):
+    """Cancel a training after some epochs, or some way into the next one.
+
+    Args:
+        epochs: that are finished.
+        share: of the epoch after them, 0 to 1.
+        of: epochs of the training.
+    """
+
+    def __init__(self, epochs: int, share: float = 0.0, of: int = 1) -> None:
+        super().__init__()
+        self._epochs, self._until = epochs, (epochs + share) / of if share else 0.0
+
+    def info(self, text: str) -> None:
+        super().info(text)
+        if text.startswith(f"Epoch {self._epochs} ") and not self._until:
+            self.cancel()
+
+    def _show(self, share: float, text: str) -> None:
+        super()._show(share, text)
+        if self._until and share >= self._until:
+            self.cancel()

@@ -119,6 +119,18 @@ class LinearClassifier:
             self._counts[index] += new
         self._scatter += values.T @ values
 
+    def moments(self) -> tuple[Floats, Floats]:
+        """Give the mean ``(bands,)`` and the covariance ``(bands, bands)`` of all gathered pixels, of any class.
+
+        Raises:
+            ValueError: if none was gathered.
+        """
+        if self._means is None or self._scatter is None:
+            raise ValueError("no pixel was gathered")
+        mean = self._counts @ self._means / self.pixels
+        apart = self._means - mean
+        return mean, (self._scatter + (apart * self._counts[:, None]).T @ apart) / self.pixels
+
     def fit(self) -> Discriminant | None:
         """Give the functions that tell the classes apart; None for fewer than two classes."""
         known = self._counts > 0
@@ -153,44 +165,51 @@ def majority(train_counts: Counts, validation_counts: Counts) -> Scores:
     return scores
 
 
-def measure_baselines(
-    train: Iterable[LabelledChip],
-    validation: Iterable[LabelledChip],
-    classes: int,
-    progress: Progress | None = None,
-    train_counts: Counts | None = None,
-) -> Baselines | None:
-    """Learn from training chips what no network is needed for, and score it on all validation chips.
+def gather_pixels(train: Iterable[LabelledChip], classes: int, progress: Progress | None = None) -> LinearClassifier:
+    """Gather labelled pixels of training chips.
 
     Args:
         train: taken until there are ``PIXELS`` pixels and no further, so that a large dataset is not read whole;
             hence in an order in which the first ones stand for all, such as a random one.
-        validation: all of them are taken, once, after the training chips.
         classes: how many.
         progress: hears a cancel, at every chip.
-        train_counts: labelled pixels per class in training; None counts those of the chips that are taken.
+    """
+    classifier = LinearClassifier(classes)
+    for image, indices in _heard(train, progress or Progress()):
+        _learn(classifier, image, indices)
+        if classifier.pixels >= PIXELS:
+            break
+    return classifier
+
+
+def measure_baselines(
+    classifier: LinearClassifier,
+    train_counts: Counts,
+    validation: Iterable[LabelledChip],
+    progress: Progress | None = None,
+) -> Baselines | None:
+    """Score what no network is needed for on all validation chips.
+
+    Args:
+        classifier: with the pixels of training chips.
+        train_counts: labelled pixels per class in training.
+        validation: all of them are taken, once.
+        progress: hears a cancel, at every chip.
 
     Returns:
         None where no validation pixel is labelled.
     """
-    progress = progress or Progress()
-    classifier, counted = LinearClassifier(classes), np.zeros(classes, np.int64)
-    for image, indices in _heard(train, progress):
-        counted += _count(indices, classes)
-        _learn(classifier, image, indices)
-        if classifier.pixels >= PIXELS:
-            break
+    classes = len(train_counts)
     discriminant = classifier.fit()
     linear, supported = Scores.empty(classes), np.zeros(classes, np.int64)
-    for image, indices in _heard(validation, progress):
+    for image, indices in _heard(validation, progress or Progress()):
         supported += _count(indices, classes)
         if discriminant is not None:
             labelled = indices != IGNORE_INDEX
             linear += Scores.of(indices[labelled], discriminant.predict(image[:, labelled].T), classes)
     if not supported.any():
         return None
-    constant = majority(counted if train_counts is None else train_counts, supported)
-    return Baselines(constant, linear if discriminant is not None else None)
+    return Baselines(majority(train_counts, supported), linear if discriminant is not None else None)
 
 
 def _learn(classifier: LinearClassifier, image: NDArray[np.float32], indices: Indices) -> None:

@@ -44,7 +44,9 @@ class Network(nn.Module):
         return encoder
 
     def freeze_encoder(self, first_layer: bool) -> None:
-        """Stop training the backbone, its running statistics included; without a backbone, nothing happens.
+        """Stop training the backbone, its running statistics and its dropout included.
+
+        Without a backbone, nothing happens.
 
         Args:
             first_layer: freeze the first layer, too; not where it was adapted to another band count.
@@ -52,14 +54,18 @@ class Network(nn.Module):
         if self.encoder is None:
             return
         self.model.freeze_encoder()
+        # From now on train() and eval() of segmentation-models-pytorch pass the backbone by: what it drops by chance
+        # would be dropped in validation, too.
+        self.encoder.eval()
         if not first_layer:
             for parameter in first_convolution(self.encoder).parameters():
                 parameter.requires_grad_(True)
 
     def unfreeze_encoder(self) -> None:
-        """Train the backbone again, with its running statistics."""
+        """Train the backbone again, with its running statistics and its dropout."""
         if self.encoder is not None:
             self.model.unfreeze_encoder()
+            self.encoder.train(self.training)
 
     def is_head(self, name: str) -> bool:
         """Tell whether a tensor of ``state_dict`` belongs to the last layers, which know the classes."""

@@ -1,26 +1,41 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The spectral network: compact, for few labels and many bands.
 
-It looks at the spectrum of a pixel first and at its neighbours a little: where some thousand pixels are labelled,
-networks of millions of parameters learn them by heart.
+Where some thousand pixels are labelled, networks of millions of parameters learn them by heart, and a linear
+discriminant of single pixels is hard to beat. This network starts as that discriminant and learns what to add to
+it: what is not linear in a spectrum, and what the neighbours tell.
 """
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from specdeepmap.core.learn.baselines import LinearClassifier
+
+COMPONENTS = 40
+"""Principal components that the network looks at, at most."""
+
+FLOOR = 1e-5
+"""Share of the total variance that is added to each component's before it is brought to 1: noise stays small."""
+
 WIDTHS = (64, 32)
-"""Channels after the two layers that reduce the spectrum."""
+"""Channels of the two layers that combine the components."""
 
 DROPOUT = 0.1
 
+UNKNOWN = 20.0
+"""How far below the others a class starts that has no training pixel; e⁻²⁰ is never predicted."""
+
 
 class SpectralNetwork(nn.Module):
-    """Two 1 × 1 layers that reduce the spectrum, and one residual 3 × 3 layer that looks around.
+    """A linear function of each pixel, plus a small network on its principal components and its neighbours.
 
-    The 1 × 1 layers are a multilayer perceptron per pixel. The layer after them is depth-wise separable (Chollet 2017,
-    arXiv 1610.02357), so that it has few parameters. Dropout leaves out whole channels (Tompson et al. 2015,
-    arXiv 1411.4280).
+    The small network is a multilayer perceptron per pixel and a depth-wise separable 3 × 3 layer (Chollet 2017,
+    arXiv 1610.02357). Dropout leaves out whole channels (Tompson et al. 2015, arXiv 1411.4280). Its last layer starts
+    at 0, so that at first only the linear function counts.
 
     Args:
         bands: number of input channels.
@@ -29,14 +44,59 @@ class SpectralNetwork(nn.Module):
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__()
-        wide, narrow = WIDTHS
-        self.spectrum = nn.Sequential(*_reduced(bands, wide), *_reduced(wide, narrow))
+        components, (wide, narrow) = min(bands, COMPONENTS), WIDTHS
+        self.components = nn.Conv2d(bands, components, 1)
+        self.spectrum = nn.Sequential(*_combined(components, wide), *_combined(wide, narrow))
         self.surroundings = Surroundings(narrow)
-        self.segmentation_head = nn.Conv2d(narrow, classes, 1)
+        self.segmentation_head = Head(bands, narrow, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images ``(N, C, H, W)`` into logits ``(N, K, H, W)``."""
-        logits: Tensor = self.segmentation_head(self.surroundings(self.spectrum(images)))
+        logits: Tensor = self.segmentation_head(images, self.surroundings(self.spectrum(self.components(images))))
+        return logits
+
+    @torch.no_grad()
+    def start_from(self, classifier: LinearClassifier) -> bool:
+        """Start as the linear discriminant of these pixels, with their principal components.
+
+        Returns:
+            Whether that was possible; two classes at least must have pixels.
+        """
+        discriminant = classifier.fit()
+        if discriminant is None:
+            return False
+        offsets = discriminant.offsets
+        known = offsets[np.isfinite(offsets)]
+        _set(self.segmentation_head.linear, discriminant.weights.T, np.maximum(offsets, known.min() - UNKNOWN))
+        mean, covariance = classifier.moments()
+        values, vectors = np.linalg.eigh(covariance)
+        count = self.components.out_channels
+        # Largest first. A rank below the number of bands leaves variances of about 0, also below it.
+        values, vectors = np.maximum(values[::-1][:count], 0), vectors[:, ::-1][:, :count]
+        total = float(np.trace(covariance))
+        filters = (vectors / np.sqrt(values + FLOOR * (total or 1.0))).T
+        _set(self.components, filters, -filters @ mean)
+        return True
+
+
+class Head(nn.Module):
+    """Add up a linear function of the bands and one of the features.
+
+    Args:
+        bands, features: numbers of channels that enter.
+        classes: number of channels that leave.
+    """
+
+    def __init__(self, bands: int, features: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(bands, classes, 1)
+        self.refinement = nn.Conv2d(features, classes, 1)
+        nn.init.zeros_(self.refinement.weight)
+        nn.init.zeros_(self.refinement.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor, features: Tensor) -> Tensor:
+        """Give logits ``(N, K, H, W)``."""
+        logits: Tensor = self.linear(images) + self.refinement(features)
         return logits
 
 
@@ -63,5 +123,12 @@ class Surroundings(nn.Module):
         return added
 
 
-def _reduced(entering: int, leaving: int) -> tuple[nn.Module, ...]:
+def _combined(entering: int, leaving: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(entering, leaving, 1, bias=False), nn.BatchNorm2d(leaving), nn.GELU(), nn.Dropout2d(DROPOUT)
+
+
+def _set(layer: nn.Conv2d, weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
+    """Give a 1 × 1 layer its weights ``(out, in)`` and offsets ``(out,)``."""
+    layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(weights)).float()[:, :, None, None])
+    if layer.bias is not None:
+        layer.bias.copy_(torch.from_numpy(np.ascontiguousarray(offsets)).float())

@@ -57,6 +57,7 @@ class Start:
         normalization: of raw values.
         why: why the architecture was chosen, where it was.
         frozen: what of the backbone is: nothing, "all", or "all but the first layer".
+        anew: whether the network starts from random weights, those of a backbone aside.
         interrupted: the run that goes on.
     """
 
@@ -66,6 +67,7 @@ class Start:
     normalization: Normalization
     why: str = ""
     frozen: str = ""
+    anew: bool = False
     interrupted: Interrupted | None = None
 
 
@@ -117,7 +119,9 @@ class Beginning:
         network = build_network(architecture, job.backbone, self._bands, len(self.dataset.classes))
         loaded = self._load(network)
         frozen = self._freeze(network, loaded is not None, adapted=loaded is not None and loaded.adapted)
-        return Start(network, architecture, job.backbone if has_backbone else "", self._normalization(), why, frozen)
+        return Start(
+            network, architecture, job.backbone if has_backbone else "", self._normalization(), why, frozen, anew=True
+        )
 
     def _wants_backbone(self) -> bool:
         """Tell whether the user asked for something that only a backbone has."""
@@ -255,7 +259,9 @@ class Beginning:
         self.progress.info(f"RESUME: going on after epoch {done} of the run in {folder}.")
         interrupted = Interrupted(card, rows, optimizers[0], schedule)
         why = str(card.settings.get("architecture_reason", ""))
-        return Start(network, card.architecture, card.backbone, card.normalization, why, frozen, interrupted)
+        return Start(
+            network, card.architecture, card.backbone, card.normalization, why, frozen, interrupted=interrupted
+        )
 
     def _check_same(self, card: ModelCard, folder: Path) -> None:
         """Check that the interrupted run was the same training.

@@ -22,7 +22,7 @@ from specdeepmap.core.errors import ConfigError, DatasetError, DeviceError
 from specdeepmap.core.jobs import TrainJob, TrainResult
 from specdeepmap.core.learn.architectures import ARCHITECTURES
 from specdeepmap.core.learn.augmentations import build_augmenter
-from specdeepmap.core.learn.baselines import Baselines, measure_baselines
+from specdeepmap.core.learn.baselines import Baselines, LinearClassifier, gather_pixels, measure_baselines
 from specdeepmap.core.learn.callbacks import Journal, Patience, Steering
 from specdeepmap.core.learn.causes import Circumstances
 from specdeepmap.core.learn.checkpoint import (
@@ -42,6 +42,7 @@ from specdeepmap.core.learn.pictures import png_bytes
 from specdeepmap.core.learn.ratefinder import find_rate
 from specdeepmap.core.learn.review import Gallery, measure, show
 from specdeepmap.core.learn.segmenter import Recipe, Segmenter, has_batch_norm
+from specdeepmap.core.learn.spectral import SpectralNetwork
 from specdeepmap.core.learn.trainreport import REPORT_NAME, TrainingStory, write_report
 from specdeepmap.core.learn.watch import Watcher, verdict, warnings_before
 from specdeepmap.core.learn.watching import Warnings, Watching
@@ -93,17 +94,18 @@ class _Training:
         self._dataset = _open_dataset(job)
         self._hardware = _choose_hardware(job)
         self._first = is_first_process()
-        self._folders = _make_folders(job) if self._first else _Folders(Path(), Path())
         lightning.seed_everything(job.seed, workers=True, verbose=False)
         self._chip = Raster.open(self._dataset.chips["train"][0].image)
         beginning = Beginning(job, self._dataset, self._chip, int(self._dataset.counts[0].sum()), progress)
         self._start: Start = beginning.start()
+        # Only now: what is wrong with the parameters has been found, and no empty folder is left behind for it.
+        self._folders = _make_folders(job) if self._first else _only_look(job)
         self._chips = self._load_chips()
 
     def run(self) -> TrainResult:
         """Train and report."""
         job, progress = self._job, self._progress
-        baselines = self._measure_baselines() if self._first else None
+        baselines = self._measure_baselines(self._gather_pixels())
         segmenter = self._segmenter()
         self._find_rate(segmenter)
         self._go_on(segmenter)
@@ -210,18 +212,21 @@ class _Training:
             segmenter.go_on(len(interrupted.rows), interrupted.optimizer, interrupted.schedule)
             self._use_rate(segmenter, float(interrupted.card.settings["learning_rate"]))
 
-    def _measure_baselines(self) -> Baselines | None:
-        """Measure what no network is needed for, on the same chips."""
-        if not self._validates:
-            return None
+    def _gather_pixels(self) -> LinearClassifier:
+        """Gather training pixels for the linear classifier; a network that can start from it does."""
         order = np.random.default_rng(self._job.seed).permutation(len(self._chips["train"])).tolist()
-        return measure_baselines(
-            _arrays(self._chips["train"], order),
-            _arrays(self._chips["validation"], range(len(self._chips["validation"]))),
-            len(self._dataset.classes),
-            self._progress,
-            self._dataset.counts[0],
-        )
+        gathered = gather_pixels(_arrays(self._chips["train"], order), len(self._dataset.classes), self._progress)
+        model = self._start.network.model
+        if self._start.anew and isinstance(model, SpectralNetwork) and model.start_from(gathered):
+            self._progress.info("The network starts as the linear discriminant of the training pixels.")
+        return gathered
+
+    def _measure_baselines(self, gathered: LinearClassifier) -> Baselines | None:
+        """Measure what no network is needed for, on the same chips."""
+        if not self._validates or not self._first:
+            return None
+        validation = _arrays(self._chips["validation"], range(len(self._chips["validation"])))
+        return measure_baselines(gathered, self._dataset.counts[0], validation, self._progress)
 
     def _circumstances(self, segmenter: Segmenter, baselines: Baselines | None) -> Circumstances:
         job, network = self._job, segmenter.network
@@ -275,8 +280,8 @@ class _Training:
         backbone = f" with {self._start.backbone}" if self._start.backbone else ""
         many = "" if hardware.devices * hardware.nodes == 1 else f"{hardware.devices * hardware.nodes} × "
         progress.info(
-            f"{ARCHITECTURES[self._start.architecture].title}{backbone}: {total / 1e6:.2f} million parameters, "
-            f"{trained / 1e6:.2f} million of them trained; {len(dataset.chips['train'])} training and "
+            f"{ARCHITECTURES[self._start.architecture].title}{backbone}: {total:,} parameters, "
+            f"{trained:,} of them trained; {len(dataset.chips['train'])} training and "
             f"{len(dataset.chips['validation'])} validation chips, {len(dataset.classes)} classes; "
             f"{many}{hardware.device.type}, {hardware.precision}."
         )
@@ -325,6 +330,10 @@ def class_weights(table: Sequence[float], power: float) -> torch.Tensor:
     return torch.where(weights > 0, weights**power, 0.0)
 
 
+def _count(number: int) -> str:
+    return f"{number / 1e6:.2f} million" if number >= 1e5 else f"{number:,}"
+
+
 def _arrays(chips: Chips, order: Sequence[int] | range) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
     for index in order:
         image, labels = chips[index]
@@ -363,6 +372,11 @@ def _choose_hardware(job: TrainJob) -> Hardware:
         name = "LR_FINDER" if job.lr_finder else "UNFREEZE_EPOCH"
         raise ConfigError(f"{name} works on one device only. Set DEVICES to 1, or leave {name} out.")
     return Hardware(device, choose_precision(job.precision, device), processes // nodes, nodes)
+
+
+def _only_look(job: TrainJob) -> _Folders:
+    """Give the folders to a process that writes nothing, but must see which checkpoints of a resumed run are there."""
+    return _Folders(job.model_folder or Path(), job.log_folder or Path())
 
 
 def _make_folders(job: TrainJob) -> _Folders:

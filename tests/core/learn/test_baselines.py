@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -15,10 +15,29 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from specdeepmap.core.data.classes import IGNORE_INDEX
 from specdeepmap.core.errors import Canceled
 from specdeepmap.core.learn import baselines
-from specdeepmap.core.learn.baselines import LabelledChip, LinearClassifier, majority, measure_baselines
+from specdeepmap.core.learn.baselines import (
+    Baselines,
+    LabelledChip,
+    LinearClassifier,
+    gather_pixels,
+    majority,
+    measure_baselines,
+)
+from specdeepmap.core.progress import Progress
 from tests.helpers import Recorder
 
 Pixels = NDArray[np.float32]
+
+
+def measured(
+    train: Iterable[LabelledChip],
+    validation: Iterable[LabelledChip],
+    counts: list[int],
+    progress: Progress | None = None,
+) -> Baselines | None:
+    """Gather and measure, as the trainer does."""
+    gathered = gather_pixels(train, len(counts), progress)
+    return measure_baselines(gathered, np.array(counts), validation, progress)
 
 
 def clouds(random: np.random.Generator, sizes: tuple[int, ...], bands: int, apart: float) -> tuple[Pixels, Pixels]:
@@ -145,23 +164,23 @@ def test_baselines_are_measured_on_the_labelled_validation_pixels(random: np.ran
     train = chip(pixels[:400], indices[:400])
     held = indices[400:].copy()
     held[::4] = IGNORE_INDEX
-    found = measure_baselines([train], [chip(pixels[400:], held)] * 2, 3)
+    found = measured([train], [chip(pixels[400:], held)] * 2, [3, 2, 1])
     assert found is not None and found.linear is not None
     support = 2 * np.bincount(held[held != IGNORE_INDEX], minlength=3)
     np.testing.assert_array_equal(found.linear.support, support)
     np.testing.assert_array_equal(found.majority.support, support)
     assert found.majority.matrix[:, 0].sum() == support.sum()
     assert found.linear.overall_accuracy > 0.9 > found.majority.overall_accuracy
-    given_counts = measure_baselines([train], [chip(pixels[400:], held)], 3, train_counts=np.array([0, 1, 0]))
+    given_counts = measured([train], [chip(pixels[400:], held)], [0, 1, 0])
     assert given_counts is not None and given_counts.majority.matrix[:, 1].any()
 
 
 def test_without_anything_to_measure_there_is_nothing(random: np.random.Generator) -> None:
     pixels, indices = clouds(random, (50, 50), bands=2, apart=3.0)
     whole = chip(pixels, indices)
-    assert measure_baselines([whole], [], 2) is None
-    assert measure_baselines([whole], [chip(pixels, np.full_like(indices, IGNORE_INDEX))], 2) is None
-    one = measure_baselines([chip(pixels, np.zeros_like(indices))], [whole], 2)
+    assert measured([whole], [], [50, 50]) is None
+    assert measured([whole], [chip(pixels, np.full_like(indices, IGNORE_INDEX))], [50, 50]) is None
+    one = measured([chip(pixels, np.zeros_like(indices))], [whole], [100, 0])
     assert one is not None and one.linear is None and one.majority.mean_iou == pytest.approx(0.25)
 
 
@@ -177,7 +196,7 @@ def test_a_large_dataset_is_not_read_whole(monkeypatch: pytest.MonkeyPatch, rand
         while True:
             yield chip(pixels, indices)
 
-    assert measure_baselines(endless(), [chip(pixels, indices)], 2) is not None
+    assert measured(endless(), [chip(pixels, indices)], [950, 50]) is not None
     assert len(taken) == 5  # 60 of the frequent class and all 50 of the rare one, five times
     assert [np.bincount(found).tolist() for found in taken] == [[60, 50]] * 5
 
@@ -187,5 +206,15 @@ def test_a_cancel_is_heard(random: np.random.Generator) -> None:
     for at in (1, 3):
         progress = Recorder(cancel_at=at)
         with pytest.raises(Canceled):
-            measure_baselines([whole] * 2, [whole] * 2, 2, progress)
+            measured([whole] * 2, [whole] * 2, [50, 50], progress)
         assert progress.checks == at
+
+
+def test_moments_are_those_of_all_pixels(random: np.random.Generator) -> None:
+    pixels, indices = clouds(random, (70, 20, 10), bands=4, apart=3.0)
+    classifier = LinearClassifier(3)
+    for start in range(0, 100, 30):
+        classifier.add(pixels[start : start + 30], indices[start : start + 30])
+    mean, covariance = classifier.moments()
+    np.testing.assert_allclose(mean, pixels.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(covariance, np.cov(pixels.T.astype(np.float64), bias=True), atol=1e-6)

@@ -3,47 +3,57 @@
 
 from __future__ import annotations
 
-import csv
+import getpass
+import html
 import math
+import re
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from specdeepmap.core.data.dataset import STATISTICS_NAME, SUMMARY_NAME, Dataset
-from specdeepmap.core.errors import Canceled, ConfigError, DatasetError
+from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, DeviceError
+from specdeepmap.core.jobs import TrainResult
 from specdeepmap.core.learn.callbacks import COLUMNS
 from specdeepmap.core.learn.checkpoint import load_checkpoint
-from tests.chips import dataset_of, stripes, train
-from tests.helpers import Recorder, snapshot
+from specdeepmap.core.learn.losses import LOSSES
+from specdeepmap.core.learn.segmenter import Batch, Segmenter
+from tests.chips import TINY, Impatient, curve, dataset_of, history, stripes, train
+from tests.helpers import Recorder, read_pixels, snapshot, write_raster
 
 pytestmark = pytest.mark.torch
 
 
-def history(path: Path) -> list[dict[str, float]]:
-    with path.open(encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = [{name: float(value) for name, value in row.items()} for row in reader]
-    assert tuple(reader.fieldnames or ()) == COLUMNS
-    return rows
-
-
-@pytest.fixture(scope="module")
-def striped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four chips of three classes that any network can tell apart, all for training."""
-    return dataset_of(tmp_path_factory.mktemp("striped"), *stripes())
-
-
-def test_overfits_four_chips(striped: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["unet", "spectral"])
+def test_overfits_four_chips(striped: Path, tmp_path: Path, architecture: str) -> None:
     progress = Recorder()
-    result = train(striped, tmp_path, progress, epochs=40, learning_rate=0.01, augmentation=False)
+    settings = {"epochs": 40, "learning_rate": 0.01, "augmentation": False, "architecture": architecture}
+    result = train(striped, tmp_path, progress, **settings)
     rows = history(result.history_csv)
-    assert len(rows) == 40 == result.epochs_trained
+    assert len(rows) == 40 == result.epochs_trained and tuple(rows[0]) == COLUMNS
     assert rows[-1]["train_iou"] > 0.95 and rows[0]["train_iou"] < 0.8
     assert rows[-1]["train_loss"] < 0.3 * rows[0]["train_loss"]
     assert progress.shares == sorted(progress.shares) and progress.shares[-1] == 1
+
+
+def test_one_line_per_epoch(shared_out: Path, striped: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    rows = history(train(shared_out, tmp_path / "a", progress, epochs=3).history_csv)
     lines = [text for text in progress.infos if text.startswith("Epoch ")]
-    assert len(lines) == 40 and "left" in lines[0] and lines[-1].startswith("Epoch 40 of 40: loss ")
+    assert len(lines) == 3
+    for number, (row, line) in enumerate(zip(rows, lines, strict=True), 1):
+        assert line.startswith(
+            f"Epoch {number} of 3: loss {row['train_loss']:.4f}, IoU {row['train_iou']:.4f}, validation loss "
+            f"{row['val_loss']:.4f}, IoU {row['val_iou']:.4f}, learning rate {row['lr']:.3g}, "
+        )
+        assert re.search(r"\d s left at most$", line)
+    progress = Recorder()
+    train(striped, tmp_path / "b", progress, epochs=1)
+    (line,) = [text for text in progress.infos if text.startswith("Epoch ")]
+    assert "validation" not in line and "nan" not in line
 
 
 def test_same_seed_same_curve(dataset_folder: Path, tmp_path: Path) -> None:
@@ -51,8 +61,7 @@ def test_same_seed_same_curve(dataset_folder: Path, tmp_path: Path) -> None:
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         result = train(dataset_folder, tmp_path / name, seed=seed, epochs=3)
         state = load_checkpoint(result.last_checkpoint)[1]
-        rows = [{key: row[key] for key in row if key != "seconds"} for row in history(result.history_csv)]
-        runs[name] = rows, state
+        runs[name] = curve(result.history_csv), state
     assert runs["first"][0] == runs["again"][0] != runs["other"][0]
     for name, tensor in runs["first"][1].items():
         assert torch.equal(tensor, runs["again"][1][name])
@@ -71,6 +80,7 @@ def test_outputs(dataset_folder: Path, tmp_path: Path) -> None:
     assert result.last_checkpoint == result.model_folder / "last.ckpt" and result.last_checkpoint.is_file()
     assert any("tfevents" in path.name for path in result.log_folder.rglob("*"))
     assert not list(result.model_folder.glob(".*"))
+    assert result.report == result.model_folder / "training_report.html" and result.report.is_file()
 
 
 def test_event_files_hold_the_curves(dataset_folder: Path, tmp_path: Path) -> None:
@@ -137,6 +147,7 @@ def test_without_validation_chips_the_last_epoch_is_the_best(striped: Path, tmp_
     assert result.best_checkpoint.name == "00002-val_iou_nan.ckpt" and math.isnan(result.best_val_iou)
     assert [row["epoch"] for row in history(result.history_csv)] == [0, 1, 2]
     assert any("no validation chips" in text for text in progress.warnings)
+    assert "no validation chips" in result.report.read_text("utf-8")
 
 
 def test_normalize_needs_statistics(tmp_path: Path) -> None:
@@ -204,11 +215,14 @@ def test_class_weights_change_the_loss_and_come_from_the_table(tmp_path: Path) -
     weights = Dataset.open(folder).weights
     assert max(weights) > 2 * min(weights)
 
-    def first_loss(name: str, **settings: bool) -> float:
-        return history(train(folder, tmp_path / name, progress, epochs=1, **settings).history_csv)[0]["train_loss"]
+    def first_loss(name: str, **settings: Any) -> float:
+        settings = {"epochs": 1, "class_weight_power": 1.0, **settings}
+        return history(train(folder, tmp_path / name, progress, **settings).history_csv)[0]["train_loss"]
 
     weighted, plain = first_loss("a"), first_loss("b", class_weights=False)
     assert weighted != plain
+    assert first_loss("half", class_weight_power=0.5) not in (weighted, plain)
+    assert first_loss("none", class_weight_power=0.0) == plain
     assert any(f"{max(weights):.2f}" in text for text in progress.infos if text.startswith("Class weights"))
     table = (folder / SUMMARY_NAME).read_text("utf-8")
     for weight in weights:
@@ -219,51 +233,12 @@ def test_class_weights_change_the_loss_and_come_from_the_table(tmp_path: Path) -
 
 
 def test_cancel_keeps_the_checkpoints_of_finished_epochs(striped: Path, tmp_path: Path) -> None:
-    class Impatient(Recorder):
-        def info(self, text: str) -> None:
-            super().info(text)
-            if text.startswith("Epoch 3 "):
-                self.cancel()
-
     with pytest.raises(Canceled):
-        train(striped, tmp_path, Impatient(), epochs=500)
+        train(striped, tmp_path, Impatient(3), epochs=500)
     assert len(history(tmp_path / "models" / "history.csv")) == 3
     for name, epoch in (("last.ckpt", 2), ("00002-val_iou_nan.ckpt", 2)):
         assert load_checkpoint(tmp_path / "models" / name)[0].metrics["epoch"] == epoch
     assert not list((tmp_path / "models").glob(".*"))
-
-
-def test_random_weights_are_never_frozen(dataset_folder: Path, tmp_path: Path) -> None:
-    progress = Recorder()
-    result = train(dataset_folder, tmp_path, progress, epochs=1, freeze_backbone=True, save_top_k=-1)
-    assert any("random weights, so it is not frozen" in text for text in progress.infos)
-    free = train(dataset_folder, tmp_path / "free", epochs=1, freeze_backbone=False)
-    first, second = (load_checkpoint(run.best_checkpoint)[1] for run in (result, free))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("freeze", [True, False])
-def test_weights_file_and_freezing(checkpoint: Path, dataset_folder: Path, tmp_path: Path, freeze: bool) -> None:
-    progress = Recorder()
-    result = train(dataset_folder, tmp_path, progress, weights_file=checkpoint, freeze_backbone=freeze)
-    known, trained = (load_checkpoint(path)[1] for path in (checkpoint, result.best_checkpoint))
-    encoder = [name for name in known if name.startswith("model.encoder.")]
-    kept = [name for name in encoder if torch.equal(known[name], trained[name])]
-    assert (len(kept) == len(encoder)) == freeze
-    assert not all(torch.equal(known[name], trained[name]) for name in known)
-    assert any("100.0 %" in text for text in progress.infos)
-    assert any("backbone is frozen" in text for text in progress.infos) == freeze
-
-
-def test_weights_of_other_bands_and_freezing(checkpoint: Path, striped: Path, tmp_path: Path) -> None:
-    progress = Recorder()
-    result = train(striped, tmp_path, progress, weights_file=checkpoint)
-    known, trained = (load_checkpoint(path)[1] for path in (checkpoint, result.best_checkpoint))
-    moved = [
-        name for name in known if name.startswith("model.encoder.") and not torch.equal(known[name], trained[name])
-    ]
-    assert len(moved) == 1 and known[moved[0]].shape[1] == 13 and trained[moved[0]].shape[1] == 3
-    assert any("first layer, which was adapted to 3 bands" in text for text in progress.infos)
 
 
 def test_folder_that_cannot_be_written(striped: Path, tmp_path: Path) -> None:
@@ -278,20 +253,273 @@ def test_wrong_names_are_found_before_anything_is_written(striped: Path, tmp_pat
     assert not (tmp_path / "models").exists() and not (tmp_path / "logs").exists()
 
 
-def test_loader_processes_change_nothing(striped: Path, tmp_path: Path) -> None:
-    curves = []
-    for workers in (0, 2):
-        result = train(striped, tmp_path / str(workers), num_workers=workers, augmentation=False, batch_size=2)
-        curves.append([row["train_loss"] for row in history(result.history_csv)])
-    assert curves[0] == curves[1]
+def outcome(result: TrainResult) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
+    return curve(result.history_csv), load_checkpoint(result.last_checkpoint)[1]
 
 
-def test_augmentation_changes_the_curve(striped: Path, tmp_path: Path) -> None:
-    curves = []
-    for augmentation in (True, False):
-        result = train(striped, tmp_path / str(augmentation), augmentation=augmentation)
-        curves.append([row["train_loss"] for row in history(result.history_csv)])
-    assert curves[0] != curves[1]
+def same(first: TrainResult, second: TrainResult) -> bool:
+    """Tell whether two trainings had the same curve and ended at the same weights, bit for bit."""
+    (curve_1, state_1), (curve_2, state_2) = outcome(first), outcome(second)
+    return curve_1 == curve_2 and all(torch.equal(state_1[name], state_2[name]) for name in state_1)
+
+
+def test_how_chips_are_loaded_changes_nothing(
+    shared_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = train(shared_out, tmp_path / "known", num_workers=0, batch_size=2)
+    for workers in (1, 3, -1):
+        assert same(known, train(shared_out, tmp_path / str(workers), num_workers=workers, batch_size=2))
+    monkeypatch.setattr("specdeepmap.core.tasks.train.fits_in_memory", lambda *_: False)
+    for workers in (0, 3):
+        folder = tmp_path / f"not kept {workers}"
+        assert same(known, train(shared_out, folder, num_workers=workers, batch_size=2))
+
+
+@pytest.fixture(scope="module")
+def turned(striped: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A training with flips and turns only."""
+    return train(striped, tmp_path_factory.mktemp("turned"), epochs=1, architecture="spectral")
+
+
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [("rotation", 30), ("scale", 40), ("noise", 0.2), ("gain", 20), ("band_drop", 40), ("cutout", 40)],
+)
+def test_each_augmentation(striped: Path, tmp_path: Path, turned: TrainResult, name: str, strength: float) -> None:
+    settings = {f"augment_{name}": strength, "epochs": 1, "architecture": "spectral"}
+    first = train(striped, tmp_path / "first", **settings)
+    assert not same(first, turned)
+    assert same(first, train(striped, tmp_path / "again", **settings))
+    plain = train(striped, tmp_path / "plain", epochs=1, architecture="spectral", augmentation=False)
+    assert same(plain, train(striped, tmp_path / "off", augmentation=False, **settings))
+    assert not same(plain, turned)
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_each_loss(tmp_path: Path, striped: Path, loss: str) -> None:
+    progress = Recorder()
+    settings = {"epochs": 25, "learning_rate": 0.01, "architecture": "spectral", "augmentation": False}
+    result = train(striped, tmp_path, progress, loss=loss, **settings)
+    rows = history(result.history_csv)
+    assert rows[-1]["train_iou"] > 0.9 and rows[-1]["train_loss"] < 0.6 * rows[0]["train_loss"]
+    assert load_checkpoint(result.best_checkpoint)[0].settings["loss"] == loss
+    assert any("Class weights are not used" in text for text in progress.infos) == (loss == "lovasz")
+
+
+def test_losses_are_different_ones(striped: Path, tmp_path: Path) -> None:
+    runs = [train(striped, tmp_path / loss, loss=loss, epochs=1, architecture="spectral") for loss in LOSSES]
+    assert len({history(run.history_csv)[0]["train_loss"] for run in runs}) == len(LOSSES)
+
+
+def test_gradients_are_clipped(striped: Path, tmp_path: Path) -> None:
+    still = {"optimizer": "sgd", "weight_decay": 0.0, "architecture": "spectral", "scheduler": "constant"}
+
+    def moved(name: str, **settings: float) -> float:
+        """Give the way that the parameters went."""
+        weights = []
+        for rate in (1e-30, 0.1):
+            run = train(striped, tmp_path / f"{name}{rate}", epochs=2, learning_rate=rate, **still, **settings)
+            state = load_checkpoint(run.last_checkpoint)[1]
+            names = sorted(key for key in state if key.endswith(("weight", "bias")))
+            weights.append(torch.cat([state[key].flatten() for key in names]))
+        return float((weights[1] - weights[0]).norm())
+
+    # Two steps with momentum 0.9: at most 1 + 1.9 times rate times norm.
+    assert 0 < moved("clipped", gradient_clip=0.01) < 3 * 0.1 * 0.01 < moved("free")
+
+
+def test_chip_without_labels(tmp_path: Path) -> None:
+    image, labels = stripes()
+    labels[:32, :32] = 0
+    folder = dataset_of(tmp_path, image, labels)
+    for batch_size in (1, 4):
+        result = train(folder, tmp_path / str(batch_size), batch_size=batch_size, epochs=3)
+        assert all(math.isfinite(row["train_loss"]) for row in history(result.history_csv))
+        assert all(torch.isfinite(tensor).all() for tensor in load_checkpoint(result.last_checkpoint)[1].values())
+
+
+def test_chips_of_mixed_sizes(tmp_path: Path) -> None:
+    folder = dataset_of(tmp_path, *stripes(96, 96), train_percent=67.0, validation_percent=33.0)
+    for name in ("train", "validation"):
+        pair = Dataset.open(folder).chips[name][1]
+        write_raster(pair.image, read_pixels(pair.image)[:, :21, :30])
+        write_raster(pair.label, read_pixels(pair.label)[0, :21, :30])
+    result = train(folder, tmp_path)
+    assert all(math.isfinite(value) for row in history(result.history_csv) for value in row.values())
+    assert result.report.is_file()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_missing_pixels_never_reach_the_network(tmp_path: Path, normalize: bool) -> None:
+    runs = []
+    for missing in (-32768, 32767):
+        image, labels = stripes()
+        image[:, 5:20, 3:50] = missing
+        image[1, 40:60] = missing
+        folder = dataset_of(tmp_path / str(missing), image, labels, nodata=missing, scaler=10_000.0)
+        runs.append(train(folder, tmp_path / str(missing), normalize=normalize))
+    assert same(*runs)
+
+
+# Watchfulness -----------------------------------------------------------------------------------------------------
+
+
+class Listener(Recorder):
+    """Remember all texts in one list, warnings marked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def info(self, text: str) -> None:
+        super().info(text)
+        self.texts.append(text)
+
+    def warning(self, text: str) -> None:
+        super().warning(text)
+        self.texts.append(f"Warning: {text}")
+
+
+@pytest.mark.parametrize("architecture", ["unet", "spectral"])
+def test_a_failing_training_is_told_of_while_it_runs(shared_out: Path, tmp_path: Path, architecture: str) -> None:
+    progress = Listener()
+    settings = {"architecture": architecture, "optimizer": "sgd", "learning_rate": 10.0, "epochs": 40}
+    result = train(shared_out, tmp_path, progress, batch_size=2, **settings)
+    first = next(number for number, text in enumerate(progress.texts) if "LEARNING_RATE 10 is high for sgd" in text)
+    assert sum(text.startswith("Epoch ") for text in progress.texts[first:]) > 5
+    page = html.unescape(result.report.read_text("utf-8"))
+    for warning in progress.warnings:
+        assert warning in page
+
+
+def test_a_healthy_training_is_not_warned_of(shared_out: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    train(shared_out, tmp_path, progress, architecture="spectral", epochs=40, batch_size=2)
+    warnings = [text for text in progress.warnings if not text.startswith("There are only 6 training chips")]
+    assert not [text for text in warnings if "of a linear classifier" not in text]
+
+
+def test_the_report_names_what_needs_no_network(shared_out: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    result = train(shared_out, tmp_path, progress, epochs=1)
+    page = html.unescape(result.report.read_text("utf-8"))
+    for text in ("Network, best epoch", "Linear classifier of single pixels", "Most frequent class everywhere"):
+        assert text in page
+    assert f"{result.best_val_iou:.3f}" in page
+    (said,) = [text for text in progress.warnings if "1.000 of a linear classifier of single pixels" in text]
+    assert said in page
+
+
+# Memory -----------------------------------------------------------------------------------------------------------
+
+OUT_OF_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+)
+
+
+@pytest.fixture(params=OUT_OF_MEMORY, ids=["GPU", "processor"])
+def small_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the memory suffice for two chips."""
+    step = Segmenter.training_step
+
+    def limited(segmenter: Segmenter, batch: Batch, number: int) -> torch.Tensor:
+        if len(batch[0]) > 2:
+            raise request.param
+        return step(segmenter, batch, number)
+
+    monkeypatch.setattr(Segmenter, "training_step", limited)
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_too_little_memory(shared_out: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"BATCH_SIZE 6\. Set it to 3, or take smaller chips or a smaller BACKBONE"):
+        train(shared_out, tmp_path, batch_size=6)
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_halved_batch_size(shared_out: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    result = train(shared_out, tmp_path / "halved", progress, batch_size=8, halve_batch_size=True)
+    assert [re.findall(r"\d+", text) for text in progress.warnings if "starting again" in text] == [
+        ["8", "4"],
+        ["4", "2"],
+    ]
+    card = load_checkpoint(result.best_checkpoint)[0]
+    assert card.settings["batch_size"] == 2
+    assert same(result, train(shared_out, tmp_path / "small", batch_size=2))
+
+
+def test_not_even_one_chip(striped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OUT_OF_MEMORY[0]
+
+    monkeypatch.setattr(Segmenter, "training_step", fail)
+    with pytest.raises(DeviceError, match=r"BATCH_SIZE 1\. Take smaller chips or a smaller BACKBONE\."):
+        train(striped, tmp_path, batch_size=4, halve_batch_size=True)
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(
+    striped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Segmenter, "training_step", fail)
+    with pytest.raises(RuntimeError, match="mat1") as caught:
+        train(striped, tmp_path, halve_batch_size=True)
+    assert not isinstance(caught.value, DeviceError)
+
+
+# What is chosen for the user --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sparse", "title"), [(50_000, "Spectral network"), (1000, "U-Net")])
+def test_automatic_architecture(
+    striped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparse: int, title: str
+) -> None:
+    monkeypatch.setattr("specdeepmap.core.learn.architectures.SPARSE_PIXELS", sparse)
+    progress = Recorder()
+    result = train(striped, tmp_path, progress, architecture="auto", epochs=1)
+    card = load_checkpoint(result.best_checkpoint)[0]
+    assert card.architecture == ("spectral" if sparse == 50_000 else "unet")
+    assert card.backbone == ("" if sparse == 50_000 else TINY)
+    reason = card.settings["architecture_reason"]
+    assert "4,096" in reason
+    (said,) = [text for text in progress.infos if text.startswith("ARCHITECTURE auto: ")]
+    assert title in said and reason in said
+
+
+def test_found_learning_rate_is_used(striped: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    settings = {"architecture": "spectral", "scheduler": "constant", "epochs": 3}
+    result = train(striped, tmp_path / "found", progress, lr_finder=True, learning_rate=0.123456, **settings)
+    (said,) = [text for text in progress.infos if text.startswith("LR_FINDER")]
+    match = re.fullmatch(r"LR_FINDER: the learning rate is (\S+), instead of LEARNING_RATE 0\.123456\.", said)
+    assert match is not None
+    rate = float(match[1])
+    assert rate != 0.123456 and {row["lr"] for row in history(result.history_csv)} == {rate}
+    assert load_checkpoint(result.best_checkpoint)[0].settings["learning_rate"] == rate
+    assert same(result, train(striped, tmp_path / "given", learning_rate=rate, **settings))
+
+
+# What a checkpoint tells ------------------------------------------------------------------------------------------
+
+
+def test_no_path_and_no_user_in_what_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebodyelse")
+    monkeypatch.setattr(socket, "gethostname", lambda: "bighost")
+    assert getpass.getuser() == "somebodyelse"
+    folder = dataset_of(tmp_path / "secretplace", *stripes(96, 96), train_percent=67.0, validation_percent=33.0)
+    source = train(folder, tmp_path / "source", epochs=1).best_checkpoint
+    result = train(folder, tmp_path / "secretout", weights_file=source)
+    files = [path for path in result.model_folder.iterdir() if path.is_file()]
+    assert {path.suffix for path in files} == {".ckpt", ".json", ".csv", ".html"}
+    for path in files:
+        content = path.read_bytes().lower()
+        for secret in ("somebodyelse", "bighost", "secretplace", "secretout", tmp_path.name, str(Path.home()) + "/"):
+            assert secret.lower().encode() not in content, (path.name, secret)
 
 
 def test_bfloat16(striped: Path, tmp_path: Path) -> None:
