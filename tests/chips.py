@@ -18,6 +18,9 @@ from tests.helpers import Array, Recorder, write_raster
 TINY = "tu-test_resnet"
 """A residual network that timm made for tests: 0.5 million parameters."""
 
+SMALL = "justo_unet_simple"
+"""The architecture that is trained fastest and still starts from nothing."""
+
 
 def cut(image: Path, labels: Path, folder: Path, size: int = 32, nodata: float | None = None, **shares: Any) -> Path:
     """Cut a scene into a dataset folder; ``shares`` go to the Dataset Maker."""
@@ -50,6 +53,13 @@ def stripes(rows: int = 64, columns: int = 64, bands: int = 3) -> tuple[Array, A
     noise = np.random.default_rng(3).integers(-40, 40, (bands, rows, columns))
     image = 1000 * (pattern + 1)[None] * np.arange(1, bands + 1).reshape(-1, 1, 1) + noise
     return image.astype(np.int16), labels
+
+
+def noisy_stripes(rows: int = 64, columns: int = 64, bands: int = 3) -> tuple[Array, Array]:
+    """Make stripes in so much noise that single pixels do not tell the classes apart, but their neighbours help."""
+    image, labels = stripes(rows, columns, bands)
+    noise = np.random.default_rng(4).normal(0, 1500, image.shape) * np.arange(1, bands + 1).reshape(-1, 1, 1)
+    return (image + noise).clip(-32000, 32000).astype(np.int16), labels
 
 
 def dataset_of(folder: Path, image: Array, labels: Array, nodata: float | None = None, **shares: Any) -> Path:

@@ -110,7 +110,7 @@ ARCHITECTURES = {
         "tu-deit_tiny_patch16_224, or ARCHITECTURE unet",
         settings={"dynamic_img_size": True},
     ),
-    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=1),
+    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=4),
     "justo_unet_simple": Architecture(
         "2D-Justo-UNet-Simple", "Justo et al. 2023, arXiv 2310.16210", build=_justo_unet_simple, stride=4
     ),

@@ -131,7 +131,7 @@ class Order:
             chips = list(range(self._count))[self._rank :: self._ranks]
         else:
             drawn = torch.randperm(self._count, generator=generator(self._seed, ORDER, epoch)).tolist()
-            drawn += drawn[: -self._count % self._ranks]
+            drawn += (drawn * self._ranks)[: -self._count % self._ranks]  # there may be fewer chips than processes
             chips = drawn[self._rank :: self._ranks]
         batches = [chips[start : start + self._size] for start in range(0, len(chips), self._size)]
         if self._seed is None:

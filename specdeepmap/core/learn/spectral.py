@@ -8,10 +8,14 @@ it: what is not linear in a spectrum, and what the neighbours tell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from specdeepmap.core.learn.baselines import LinearClassifier
 
@@ -24,6 +28,12 @@ FLOOR = 1e-5
 WIDTHS = (64, 32)
 """Channels of the two layers that combine the components."""
 
+LEVELS = (48, 64)
+"""Channels at half and at a quarter of the resolution."""
+
+STRIDE = 4
+"""The sides of its inputs are best a multiple of this: what half and a quarter of the resolution need."""
+
 DROPOUT = 0.1
 
 UNKNOWN = 20.0
@@ -31,11 +41,11 @@ UNKNOWN = 20.0
 
 
 class SpectralNetwork(nn.Module):
-    """A linear function of each pixel, plus a small network on its principal components and its neighbours.
+    """A linear function of each pixel, plus a small network on its principal components and its surroundings.
 
-    The small network is a multilayer perceptron per pixel and a depth-wise separable 3 × 3 layer (Chollet 2017,
-    arXiv 1610.02357). Dropout leaves out whole channels (Tompson et al. 2015, arXiv 1411.4280). Its last layer starts
-    at 0, so that at first only the linear function counts.
+    The small network is a multilayer perceptron per pixel, whose features are refined by those at half and at a quarter
+    of the resolution, as in a feature pyramid (Lin et al. 2017, arXiv 1612.03144). Dropout leaves out whole channels
+    (Tompson et al. 2015, arXiv 1411.4280). Its last layer starts at 0: at first only the linear function counts.
 
     Args:
         bands: number of input channels.
@@ -46,8 +56,10 @@ class SpectralNetwork(nn.Module):
         super().__init__()
         components, (wide, narrow) = min(bands, COMPONENTS), WIDTHS
         self.components = nn.Conv2d(bands, components, 1)
-        self.spectrum = nn.Sequential(*_combined(components, wide), *_combined(wide, narrow))
-        self.surroundings = Surroundings(narrow)
+        self.spectrum = nn.Sequential(
+            *_layer(components, wide, 1), nn.Dropout2d(DROPOUT), *_layer(wide, narrow, 1), Neighbours(narrow)
+        )
+        self.surroundings = Surroundings(narrow, LEVELS)
         self.segmentation_head = Head(bands, narrow, classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -90,18 +102,19 @@ class Head(nn.Module):
     def __init__(self, bands: int, features: int, classes: int) -> None:
         super().__init__()
         self.linear = nn.Conv2d(bands, classes, 1)
+        self.dropout = nn.Dropout2d(DROPOUT)
         self.refinement = nn.Conv2d(features, classes, 1)
         nn.init.zeros_(self.refinement.weight)
         nn.init.zeros_(self.refinement.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, features: Tensor) -> Tensor:
         """Give logits ``(N, K, H, W)``."""
-        logits: Tensor = self.linear(images) + self.refinement(features)
+        logits: Tensor = self.linear(images) + self.refinement(self.dropout(features))
         return logits
 
 
-class Surroundings(nn.Module):
-    """Add to each pixel what its eight neighbours tell.
+class Neighbours(nn.Module):
+    """Add to each pixel what its eight neighbours tell: a depth-wise separable layer (Chollet 2017, arXiv 1610.02357).
 
     Args:
         channels: entering and leaving.
@@ -112,9 +125,7 @@ class Surroundings(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="replicate", groups=channels, bias=False),
             nn.BatchNorm2d(channels),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.GELU(),
+            *_layer(channels, channels, 1),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -123,8 +134,39 @@ class Surroundings(nn.Module):
         return added
 
 
-def _combined(entering: int, leaving: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(entering, leaving, 1, bias=False), nn.BatchNorm2d(leaving), nn.GELU(), nn.Dropout2d(DROPOUT)
+class Surroundings(nn.Module):
+    """Add to each pixel what lower resolutions tell, each halved from the one above.
+
+    Args:
+        channels: entering and leaving.
+        levels: channels of the lower resolutions.
+    """
+
+    def __init__(self, channels: int, levels: Sequence[int]) -> None:
+        super().__init__()
+        widths = (channels, *levels)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), *_layer(above, below, 3), nn.Dropout2d(DROPOUT))
+            for above, below in pairwise(widths)
+        )
+        self.up = nn.ModuleList(nn.Conv2d(below, above, 1, bias=False) for above, below in pairwise(widths))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Keep the shape ``(N, C, H, W)``."""
+        found = [features]
+        for down in self.down:
+            found.append(down(found[-1]))
+        joined = found.pop()
+        for up in reversed(self.up):
+            above = found.pop()
+            wide = functional.interpolate(up(joined), size=above.shape[-2:], mode="bilinear", align_corners=False)
+            joined = above + wide
+        return joined
+
+
+def _layer(entering: int, leaving: int, size: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(entering, leaving, size, padding=size // 2, padding_mode="replicate", bias=False)
+    return convolution, nn.BatchNorm2d(leaving), nn.GELU()
 
 
 def _set(layer: nn.Conv2d, weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:

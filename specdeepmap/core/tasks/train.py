@@ -210,7 +210,10 @@ class _Training:
         interrupted = self._start.interrupted
         if interrupted is not None:
             segmenter.go_on(len(interrupted.rows), interrupted.optimizer, interrupted.schedule)
-            self._use_rate(segmenter, float(interrupted.card.settings["learning_rate"]))
+            rate = float(interrupted.card.settings["learning_rate"])
+            self._use_rate(segmenter, rate)
+            if rate != self._job.learning_rate:
+                self._progress.info(f"RESUME: LEARNING_RATE stays {rate:g}, as before the interruption.")
 
     def _gather_pixels(self) -> LinearClassifier:
         """Gather training pixels for the linear classifier; a network that can start from it does."""
@@ -280,8 +283,8 @@ class _Training:
         backbone = f" with {self._start.backbone}" if self._start.backbone else ""
         many = "" if hardware.devices * hardware.nodes == 1 else f"{hardware.devices * hardware.nodes} × "
         progress.info(
-            f"{ARCHITECTURES[self._start.architecture].title}{backbone}: {total:,} parameters, "
-            f"{trained:,} of them trained; {len(dataset.chips['train'])} training and "
+            f"{ARCHITECTURES[self._start.architecture].title}{backbone}: {_count(total)} parameters, "
+            f"{_count(trained)} of them trained; {len(dataset.chips['train'])} training and "
             f"{len(dataset.chips['validation'])} validation chips, {len(dataset.classes)} classes; "
             f"{many}{hardware.device.type}, {hardware.precision}."
         )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tests of what happens beside a training: which checkpoints are kept, what is written down."""
+"""Tests of what happens beside a training: cancel, the journal of epochs, early stopping."""
 
 from __future__ import annotations
 
+import csv
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,123 +12,231 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from specdeepmap.core.errors import Canceled
-from specdeepmap.core.learn.callbacks import COLUMNS, Checkpoints, Journal, Steering
-from specdeepmap.core.learn.checkpoint import ModelCard, load_checkpoint
+from specdeepmap.core.errors import Canceled, DatasetError
+from specdeepmap.core.learn.callbacks import (
+    COLUMNS,
+    Journal,
+    Patience,
+    Row,
+    Steering,
+    _duration,
+    read_history,
+    write_history,
+)
 from tests.helpers import Recorder
+from tests.trainings import fit_samples, samples, small_segmenter
 
 pytestmark = pytest.mark.torch
 
 NAN = math.nan
 
 
-@dataclass
-class Pen:
-    """Stands for a trainer: writes the number of the epoch instead of weights."""
-
-    epoch: int = 0
-    half_written: list[Path] = field(default_factory=list)
-
-    def save_checkpoint(self, path: Path, weights_only: bool) -> None:
-        self.half_written.append(path)
-        Path(path).write_text(f"{self.epoch} {weights_only}", "utf-8")
+def a_row(epoch: int, score: float) -> Row:
+    return {**dict.fromkeys(COLUMNS, 0.5), "epoch": epoch, "val_iou": score}
 
 
-def follow(folder: Path, scores: list[float], keep: int, card: ModelCard) -> Checkpoints:
-    """Let the callback see epochs with these validation scores."""
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / "history.csv", Recorder(), len(scores))
-    checkpoints = Checkpoints(folder, journal, keep)
-    pen, segmenter = Pen(), SimpleNamespace(card=card)
-    for epoch, score in enumerate(scores):
-        pen.epoch = epoch
-        row = dict.fromkeys(COLUMNS, 0.5)
-        journal.rows.append({**row, "epoch": epoch, "val_iou": score})
-        checkpoints.on_train_epoch_end(pen, segmenter)  # type: ignore[arg-type]
-        assert checkpoints.best is not None and checkpoints.best[0].is_file()
-        assert checkpoints.last.read_text("utf-8") == f"{epoch} False"
-    assert all(path.name.startswith(".") and not path.exists() for path in pen.half_written)
-    return checkpoints
-
-
-@pytest.fixture(scope="module")
-def card(checkpoint: Path) -> ModelCard:
-    return load_checkpoint(checkpoint)[0]
-
-
-def kept(folder: Path) -> set[int]:
-    return {int(path.name[:5]) for path in folder.glob("*-val_iou_*.ckpt")}
-
-
-@given(
-    scores=st.lists(st.sampled_from([0.1, 0.2, 0.25, 0.7, NAN]), min_size=1, max_size=8),
-    keep=st.sampled_from([1, 2, 3, -1]),
-)
-def test_the_best_are_kept(
-    scores: list[float], keep: int, card: ModelCard, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("kept")
-    best = follow(folder, scores, keep, card).best
-    known = [(-score, epoch) for epoch, score in enumerate(scores) if not math.isnan(score)]
-    rest = sorted((epoch for epoch, score in enumerate(scores) if math.isnan(score)), reverse=True)
-    order = [epoch for _, epoch in sorted(known)] + rest
-    assert kept(folder) == set(order if keep < 0 else order[:keep])
-    assert best is not None
-    assert best[0].read_text("utf-8") == f"{order[0]} True"
-    assert best[1] == pytest.approx(scores[order[0]], nan_ok=True)
-    cards = {path.stem for path in folder.glob("*.json")}
-    assert cards == {path.stem for path in folder.glob("*.ckpt")}
-
-
-def test_names(tmp_path: Path, card: ModelCard) -> None:
-    best = follow(tmp_path, [0.1] * 26 + [0.71149], 1, card).best
-    assert best == (tmp_path / "00026-val_iou_0.7115.ckpt", 0.71149)
-
-
-def test_without_scores_the_last_epoch_is_the_best(tmp_path: Path, card: ModelCard) -> None:
-    best = follow(tmp_path, [NAN, NAN, NAN], 1, card).best
-    assert best is not None and best[0].name == "00002-val_iou_nan.ckpt" and math.isnan(best[1])
-    assert kept(tmp_path) == {2}
-
-
-def test_checkpoints_of_an_earlier_run_are_left_alone_and_never_given(tmp_path: Path, card: ModelCard) -> None:
-    stale = tmp_path / "00003-val_iou_0.9999.ckpt"
-    stale.write_text("stale", "utf-8")
-    checkpoints = Checkpoints(tmp_path, Journal(tmp_path / "history.csv", Recorder(), 1), 1)
-    assert checkpoints.best is None
-    best = follow(tmp_path, [0.2, 0.3], 1, card).best
-    assert best is not None and best[0].name == "00001-val_iou_0.3000.ckpt"
-    assert stale.read_text("utf-8") == "stale"
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, card: ModelCard) -> None:
-    checkpoints = follow(tmp_path, [0.5], 1, card)
-
-    def fail(path: Path, weights_only: bool) -> None:
-        Path(path).write_text("half", "utf-8")
-        raise OSError("No space left on device")
-
-    checkpoints._journal.rows.append({**dict.fromkeys(COLUMNS, 0.5), "epoch": 1, "val_iou": 0.9})
-    with pytest.raises(OSError, match="No space"):
-        checkpoints.on_train_epoch_end(SimpleNamespace(save_checkpoint=fail), SimpleNamespace(card=card))  # type: ignore[arg-type]
-    assert kept(tmp_path) == {0} and checkpoints.last.read_text("utf-8") == "0 False"
-
-
-def test_each_checkpoint_bears_the_metrics_of_its_epoch(tmp_path: Path, card: ModelCard) -> None:
-    follow(tmp_path, [0.2, NAN, 0.4], -1, card)
-    for path, score in zip(sorted(tmp_path.glob("0*.json")), (0.2, None, 0.4), strict=True):
-        assert f'"val_iou": {"null" if score is None else score}' in path.read_text("utf-8")
+def journal_of(scores: list[float]) -> Journal:
+    return Journal(Path("history.csv"), Recorder(), 99, [a_row(*pair) for pair in enumerate(scores)])
 
 
 def test_cancel_is_heard_before_each_batch() -> None:
     progress = Recorder()
     steering = Steering(progress, 10)
-    trainer: Any = SimpleNamespace(num_training_batches=4, current_epoch=3)
+    trainer: Any = SimpleNamespace(num_training_batches=4)
+    segmenter: Any = SimpleNamespace(epoch=3)
     steering.on_train_batch_start(trainer)
-    steering.on_train_batch_end(trainer, None, None, None, 1)
+    steering.on_train_batch_end(trainer, segmenter, None, None, 1)
     assert progress.shares == [pytest.approx(0.345)]
     progress.cancel()
     for hook in (steering.on_train_batch_start, steering.on_validation_batch_start):
         with pytest.raises(Canceled):
             hook(trainer)
+
+
+@pytest.mark.parametrize("cancel_at", [1, 3, 4])
+def test_a_canceled_training_stops_as_canceled(cancel_at: int, tmp_path: Path) -> None:
+    """Two training batches and one of validation: the checks before them are 1, 2 and 3."""
+    progress = Recorder(cancel_at)
+    journal = Journal(tmp_path / "history.csv", progress, 2)
+    with pytest.raises(Canceled):
+        fit_samples(
+            small_segmenter(), tmp_path, samples(8), samples(4), 2, callbacks=(Steering(progress, 2), journal)
+        )
+    assert len(journal.rows) == (cancel_at > 3)
+
+
+NUMBERS = st.one_of(st.just(NAN), st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False))
+ROWS = st.lists(
+    st.builds(
+        lambda values, seconds: {**dict(zip(COLUMNS[1:-1], values, strict=True)), "seconds": seconds / 1000},
+        st.tuples(*[NUMBERS] * 5),
+        st.integers(0, 10**8),
+    ),
+    max_size=5,
+)
+
+
+def exact(rows: list[Row]) -> list[list[str]]:
+    return [[float(row[name]).hex() for name in COLUMNS] for row in rows]
+
+
+@given(rows=ROWS)
+def test_what_is_read_from_a_history_is_what_was_written(
+    rows: list[Row], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("history") / "history.csv"
+    numbered = [{"epoch": epoch, **row} for epoch, row in enumerate(rows)]
+    write_history(path, numbered)
+    assert exact(read_history(path)) == exact(numbered)
+    with path.open(encoding="utf-8", newline="") as file:
+        assert next(csv.reader(file)) == list(COLUMNS)
+
+
+@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", ",".join(COLUMNS) + "\n0,1,2,x,4,5,6\n", "\n"])
+def test_histories_that_cannot_be_read(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    if text is not None:
+        path.write_text(text, "utf-8")
+    if text == "" or text == "\n":
+        assert read_history(path) == []
+        return
+    with pytest.raises(DatasetError, match=r"RESUME: the history .*history\.csv .*Train without RESUME"):
+        read_history(path)
+
+
+def test_a_row_that_is_cut_off_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write_history(path, [a_row(0, 0.1), a_row(1, 0.2)])
+    text = path.read_text("utf-8").rstrip()
+    path.write_text(text[: text.rindex(",")], "utf-8")
+    with pytest.raises(DatasetError, match="history"):
+        read_history(path)
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([0.1, 0.3, 0.3, 0.2], 1),
+        ([NAN, 0.0, NAN], 1),
+        ([0.5, NAN], 0),
+        ([NAN, NAN], 1),
+        ([0.3], 0),
+    ],
+)
+def test_best_row(scores: list[float], best: int) -> None:
+    row = journal_of(scores).best
+    assert row is not None and row["epoch"] == best
+
+
+def test_no_rows_no_best() -> None:
+    assert journal_of([]).best is None
+
+
+@given(
+    scores=st.lists(st.sampled_from([0.1, 0.2, 0.3, NAN]), min_size=1, max_size=9),
+    patience=st.integers(1, 4),
+    interrupted=st.integers(0, 8),
+)
+def test_patience_ends_after_exactly_so_many_epochs_without_a_better_one(
+    scores: list[float], patience: int, interrupted: int
+) -> None:
+    def stops_after(before: int) -> int | None:
+        """Give the epoch after which the training stops, its first epochs having been trained earlier."""
+        journal = journal_of(scores[:before])
+        watch = Patience(journal, patience)
+        trainer: Any = SimpleNamespace(should_stop=False)
+        for epoch in range(before, len(scores)):
+            journal.rows.append(a_row(epoch, scores[epoch]))
+            watch.on_train_epoch_end(trainer, None)
+            if trainer.should_stop:
+                return epoch
+        return None
+
+    highest, since, wanted = -1.0, None, None
+    for epoch, score in enumerate(scores):
+        if score > highest:
+            highest, since = score, epoch
+        if since is not None and epoch - since == patience:
+            wanted = epoch
+            break
+    assert stops_after(0) == wanted
+    before = min(interrupted, len(scores) - 1)
+    if wanted is None or before <= wanted:
+        assert stops_after(before) == wanted
+
+
+def test_without_scores_nothing_stops() -> None:
+    journal = journal_of([NAN] * 30)
+    trainer: Any = SimpleNamespace(should_stop=False)
+    Patience(journal, 1).on_train_epoch_end(trainer, None)
+    assert not trainer.should_stop
+
+
+def test_a_training_stops_early(tmp_path: Path) -> None:
+    """Nothing is learnt at this rate, so the first epoch stays the best."""
+    journal = Journal(tmp_path / "history.csv", Recorder(), 20)
+    segmenter = small_segmenter(optimizer="sgd", learning_rate=1e-30, weight_decay=0.0)
+    for module in segmenter.network.modules():
+        module.momentum = 0.0  # nor by batch normalisation
+    fit_samples(segmenter, tmp_path, samples(4), samples(4), 20, callbacks=(journal, Patience(journal, 3)))
+    assert len(journal.rows) == 4
+
+
+def test_the_journal_of_a_training(tmp_path: Path) -> None:
+    progress = Recorder()
+    journal = Journal(tmp_path / "history.csv", progress, 3)
+    segmenter = fit_samples(small_segmenter(), tmp_path, samples(8), samples(4), 3, callbacks=(journal,))
+    rows = read_history(journal.path)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert exact(rows) == exact([{**row, "seconds": round(row["seconds"], 3)} for row in journal.rows])
+    assert rows[-1]["val_loss"] == segmenter.validation_tally.loss
+    assert rows[-1]["val_iou"] == segmenter.validation_tally.scores.mean_iou
+    assert rows[-1]["train_loss"] == segmenter.train_tally.loss
+    assert all(row["lr"] == 0.01 for row in rows)
+    assert [text[:12] for text in progress.infos] == ["Epoch 1 of 3", "Epoch 2 of 3", "Epoch 3 of 3"]
+    assert progress.shares == [pytest.approx(share) for share in (1 / 3, 2 / 3, 1)]
+    logged = EventAccumulator(str(tmp_path / "logs"))
+    logged.Reload()
+    tags = logged.Tags()["scalars"]
+    assert {"loss/train", "loss/validation", "mean IoU/train", "mean IoU/validation", "learning rate"} <= set(tags)
+    assert "IoU per class (validation)/2 class 2" in tags
+    losses = logged.Scalars("loss/validation")
+    assert [event.step for event in losses] == [0, 1, 2]
+    assert losses[-1].value == pytest.approx(rows[-1]["val_loss"])
+
+
+def test_without_validation_the_journal_says_so_and_logs_no_score(tmp_path: Path) -> None:
+    progress = Recorder()
+    journal = Journal(tmp_path / "history.csv", progress, 1)
+    fit_samples(small_segmenter(), tmp_path, samples(4), callbacks=(journal,))
+    (row,) = journal.rows
+    assert math.isnan(row["val_loss"]) and math.isnan(row["val_iou"]) and row["train_loss"] > 0
+    assert "validation" not in progress.infos[0]
+    logged = EventAccumulator(str(tmp_path / "logs"))
+    logged.Reload()
+    assert not [tag for tag in logged.Tags()["scalars"] if "validation" in tag]
+
+
+def test_the_journal_goes_on_after_the_rows_of_an_interrupted_run(tmp_path: Path) -> None:
+    progress, before = Recorder(), [a_row(0, 0.9), a_row(1, 0.1)]
+    path = tmp_path / "history.csv"
+    write_history(path, [*before, a_row(2, 0.0)])  # the last checkpoint is older than the last row
+    journal = Journal(path, progress, 4, before)
+    segmenter = small_segmenter()
+    segmenter.first_epoch = 2
+    fit_samples(segmenter, tmp_path, samples(4), samples(4), 4, callbacks=(journal,))
+    rows = read_history(path)
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert exact(rows[:2]) == exact(before) and journal.best == before[0]
+    assert progress.infos[0].startswith("Epoch 3 of 4")
+    assert progress.shares[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (7325, "2 h 2 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert _duration(seconds) == text

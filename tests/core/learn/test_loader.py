@@ -3,21 +3,29 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Generator, Tensor
+from torch import Tensor
 
 from specdeepmap.core.data.classes import IGNORE_INDEX, UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair, Dataset
 from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.tiling import TileWindow, Window
 from specdeepmap.core.errors import DatasetError
-from specdeepmap.core.learn.loader import Batches, Chips, Collate, fits_in_memory, load_chip, make_loader
+from specdeepmap.core.learn.loader import Chips, Loader, Order, collate, fits_in_memory, free_memory, load_chip
+from specdeepmap.core.tasks.predict import _batches
 from tests.helpers import Array, write_raster
 
 pytestmark = pytest.mark.torch
@@ -27,9 +35,7 @@ CLASSES = ClassTable.of([1, 2, 4])
 
 @given(count=st.integers(1, 60), size=st.integers(1, 17), seed=st.integers(0, 5))
 def test_training_sees_every_chip_and_never_a_lonely_one(count: int, size: int, seed: int) -> None:
-    batches = Batches(count, size, Generator().manual_seed(seed))
-    listed = list(batches)
-    assert len(listed) == len(batches)
+    listed = Order(count, size, seed).batches(0)
     assert all(len(batch) >= 2 for batch in listed)
     seen = Counter(index for batch in listed for index in set(batch))
     assert seen == Counter(range(count))
@@ -40,31 +46,139 @@ def test_training_sees_every_chip_and_never_a_lonely_one(count: int, size: int, 
 
 
 def test_last_batch_of_one_chip_joins_the_one_before() -> None:
-    sizes = [len(batch) for batch in Batches(9, 4, Generator().manual_seed(1))]
-    assert sizes == [4, 5]
+    assert [len(batch) for batch in Order(9, 4, 1).batches(0)] == [4, 5]
 
 
 def test_only_chip_is_taken_twice() -> None:
-    assert list(Batches(1, 8, Generator().manual_seed(1))) == [[0, 0]]
+    assert Order(1, 8, 1).batches(0) == [[0, 0]]
 
 
 @given(count=st.integers(0, 60), size=st.integers(1, 17))
 def test_validation_takes_every_chip_once_and_in_order(count: int, size: int) -> None:
-    batches = Batches(count, size, None)
+    batches = Order(count, size, None).batches(3)
     assert [index for batch in batches for index in batch] == list(range(count))
     assert [len(batch) for batch in batches][:-1] == [size] * (len(batches) - 1)
+    assert all(batches)
 
 
-def test_order_follows_the_seed_and_changes_by_epoch() -> None:
+@given(count=st.integers(0, 40), size=st.integers(1, 17), ranks=st.integers(1, 4))
+def test_processes_validate_each_chip_once_together(count: int, size: int, ranks: int) -> None:
+    parts = [Order(count, size, None, rank, ranks).batches(0) for rank in range(ranks)]
+    assert Counter(index for part in parts for batch in part for index in batch) == Counter(range(count))
+    assert all(len(batch) <= size for part in parts for batch in part)
+
+
+@given(count=st.integers(1, 40), size=st.integers(1, 17), ranks=st.integers(1, 4), epoch=st.integers(0, 3))
+def test_processes_train_equally_many_batches_of_equal_sizes(count: int, size: int, ranks: int, epoch: int) -> None:
+    """One that has a batch less would be waited for by the others forever."""
+    parts = [Order(count, size, 5, rank, ranks).batches(epoch) for rank in range(ranks)]
+    sizes = [[len(batch) for batch in part] for part in parts]
+    assert sizes == sizes[:1] * ranks and sizes[0]
+    seen = Counter(index for part in parts for batch in part for index in set(batch))
+    assert set(seen) == set(range(count))
+    if size > 1 and count >= 2 * ranks:
+        assert sum(seen.values()) == count + -count % ranks and max(seen.values()) <= 2
+
+
+def test_order_follows_seed_and_epoch_and_nothing_else() -> None:
     def epochs(seed: int) -> list[list[list[int]]]:
-        batches = Batches(40, 8, Generator().manual_seed(seed))
-        return [list(batches) for _ in range(3)]
+        order = Order(40, 8, seed)
+        return [order.batches(epoch) for epoch in range(3)]
 
     assert epochs(3) == epochs(3)
     assert epochs(3) != epochs(4)
     first, second, third = epochs(3)
     assert first != second and second != third and first != third
-    assert first != list(Batches(40, 8, None))
+    assert first != Order(40, 8, None).batches(0)
+    torch.manual_seed(9)  # somebody else draws
+    assert Order(40, 8, 3).batches(2) == third  # without the epochs before, as after an interruption
+    parts = [Order(40, 8, 3, rank, 2).batches(2) for rank in (0, 1)]
+    assert parts[0] != parts[1]
+
+
+class Numbers:
+    """Stands for ``Chips``: image and labels of a chip hold its number; remembers who asked for it."""
+
+    def __init__(self, count: int, seconds: float = 0.0) -> None:
+        self.count, self._seconds = count, seconds
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.asked.append(index)
+        time.sleep(self._seconds * (index * 7 % 5))  # later ones are often done first
+        side = 2 + index % 3
+        return torch.full((1, side, side), float(index)), torch.full((side, side), index, dtype=torch.uint8)
+
+
+def numbers_of(loader: Loader) -> list[list[int]]:
+    return [labels[:, 0, 0].tolist() for _, labels in loader]
+
+
+def loader_of(chips: Any, order: Order, threads: int = 0) -> Loader:
+    return Loader(chips, order, threads)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_any_number_of_threads_gives_the_batches_of_the_order(threads: int, seed: int | None) -> None:
+    order = Order(17, 4, seed)
+    loader = loader_of(Numbers(17, seconds=0.0005), order, threads)
+    for epoch in (0, 1, 5):
+        loader.epoch = epoch
+        assert len(loader) == len(order.batches(epoch))
+        assert numbers_of(loader) == order.batches(epoch)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_epoch_counts_as_it_is_at_the_first_batch(threads: int) -> None:
+    """Lightning asks for the iterator before the epoch is known."""
+    order = Order(30, 4, 5)
+    loader = loader_of(Numbers(30), order, threads)
+    batches = iter(loader)
+    loader.epoch = 4
+    assert [labels[:, 0, 0].tolist() for _, labels in batches] == order.batches(4) != order.batches(0)
+
+
+def test_threads_read_some_batches_ahead_and_no_more() -> None:
+    chips = Numbers(100)
+    batches = iter(loader_of(chips, Order(100, 2, None), threads=2))
+    assert chips.asked == []
+    next(batches)
+    time.sleep(0.1)
+    assert 2 <= len(chips.asked) <= 2 * 4
+    cast(Any, batches).close()
+
+
+def test_who_leaves_an_epoch_midway_leaves_no_thread_behind() -> None:
+    before = set(threading.enumerate())
+    chips = Numbers(100, seconds=0.001)
+    for number, _ in enumerate(loader_of(chips, Order(100, 2, 1), threads=3)):
+        if number == 2:
+            break
+    gc.collect()
+    assert set(threading.enumerate()) <= before
+    asked = len(chips.asked)
+    time.sleep(0.05)
+    assert len(chips.asked) == asked < 30
+
+
+def test_an_error_in_a_thread_comes_out() -> None:
+    class Broken(Numbers):
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            raise DatasetError(f"chip {index}")
+
+    with pytest.raises(DatasetError, match="chip 0"):
+        next(iter(loader_of(Broken(9), Order(9, 2, None), threads=2)))
+
+
+def test_chips_of_several_sizes_make_a_batch() -> None:
+    ((images, labels),) = list(loader_of(Numbers(3), Order(3, 8, None)))
+    assert images.shape == (3, 1, 4, 4) and labels.shape == (3, 4, 4)
+    assert (labels == IGNORE_INDEX).sum(dim=(1, 2)).tolist() == [12, 7, 0]
+    assert images.dtype == torch.float32 and labels.dtype == torch.uint8
 
 
 def sample(height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -73,7 +187,7 @@ def sample(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 def test_smaller_chips_are_filled_up_without_labels() -> None:
     samples = [sample(8, 12), sample(10, 6), sample(3, 3)]
-    images, masks = Collate(None)(samples)
+    images, masks = collate(samples)
     assert images.shape == (3, 2, 10, 12) and masks.shape == (3, 10, 12)
     for index, (image, labels) in enumerate(samples):
         height, width = labels.shape
@@ -81,14 +195,6 @@ def test_smaller_chips_are_filled_up_without_labels() -> None:
         assert torch.equal(masks[index, :height, :width], labels)
         assert int((masks[index] == IGNORE_INDEX).sum()) == 120 - height * width
         assert int((images[index] == 0).sum()) == 2 * (120 - height * width)
-
-
-def test_augmentation_changes_image_and_mask_together() -> None:
-    collate = Collate(Generator().manual_seed(3))
-    labels = torch.arange(64, dtype=torch.uint8).reshape(8, 8)
-    images, masks = collate([(labels[None].float(), labels)] * 30)
-    assert torch.equal(images[:, 0].to(torch.uint8), masks)
-    assert 2 < len({tuple(mask.flatten().tolist()) for mask in masks}) <= 8
 
 
 def chip(folder: Path, name: str, image: Array, labels: Array, nodata: float | None = None) -> ChipPair:
@@ -157,33 +263,80 @@ def test_cache_gives_the_same_chips(chips_and_table: tuple[tuple[ChipPair, ...],
     assert fits_in_memory((), 10**12)
 
 
-@pytest.mark.parametrize("seed", [None, 5])
-def test_loader_processes_give_the_same_chips(
-    seed: int | None, chips_and_table: tuple[tuple[ChipPair, ...], ClassTable, Normalization]
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("cached", [True, False])
+def test_batches_hold_the_chips_of_the_disk(
+    cached: bool, threads: int, chips_and_table: tuple[tuple[ChipPair, ...], ClassTable, Normalization]
 ) -> None:
-    epochs = []
-    for workers in (0, 2):
-        loader = make_loader(Chips(*chips_and_table, cached=False), 3, workers, seed, augment=False, pin=False)
-        epochs.append([batch for _ in range(2) for batch in loader])
-    assert len(epochs[0]) == len(epochs[1])
-    for alone, helped in zip(*epochs, strict=True):
-        assert torch.equal(alone[0], helped[0]) and torch.equal(alone[1], helped[1])
+    pairs, classes, normalization = chips_and_table
+    order = Order(len(pairs), 3, 5)
+    loader = Loader(Chips(pairs, classes, normalization, cached), order, threads)
+    for epoch in (0, 1):
+        loader.epoch = epoch
+        for batch, (images, labels) in zip(order.batches(epoch), loader, strict=True):
+            for position, index in enumerate(batch):
+                chip = load_chip(pairs[index], normalization)
+                assert np.array_equal(images[position].numpy(), chip.image)
+                assert np.array_equal(labels[position].numpy(), classes.encode(chip.labels))
 
 
-def test_loader_processes_augment_each_in_its_own_way_and_repeatably(tmp_path: Path) -> None:
-    labels = np.arange(1, 65, dtype=np.uint8).reshape(8, 8)
-    pair = chip(tmp_path, "a", labels[None].astype(np.float32), labels)
-    chips = Chips([pair] * 24, ClassTable.of(range(1, 65)), Normalization.none(1), cached=False)
-
-    def masks() -> list[Tensor]:
-        return [mask for _, mask in make_loader(chips, 12, 2, seed=1, augment=True, pin=False)]
-
-    first, again = masks(), masks()
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
-    assert not torch.equal(first[0], first[1])  # the two processes
-
-
-def test_validation_is_never_augmented(chips_and_table: tuple[tuple[ChipPair, ...], ClassTable, Normalization]) -> None:
+def test_cached_chips_stay_as_they_are_whatever_is_done_to_a_batch(
+    chips_and_table: tuple[tuple[ChipPair, ...], ClassTable, Normalization],
+) -> None:
     chips = Chips(*chips_and_table, cached=True)
-    for index, (image, mask) in enumerate(make_loader(chips, 1, 0, None, augment=True, pin=False)):
-        assert torch.equal(image[0], chips[index][0]) and torch.equal(mask[0], chips[index][1])
+    loader = Loader(chips, Order(len(chips), 1, None))
+    before = [image.clone() for (image,), _ in loader]
+    for images, labels in loader:
+        images.zero_()
+        labels.zero_()
+    assert all(torch.equal(image, kept) for ((image,), _), kept in zip(loader, before, strict=True))
+
+
+def test_chips_first_seen_in_inference_can_be_trained_on(
+    chips_and_table: tuple[tuple[ChipPair, ...], ClassTable, Normalization],
+) -> None:
+    chips = Chips(*chips_and_table, cached=True)
+    with torch.inference_mode():
+        assert chips[0][0].is_inference()
+    ((images, _),) = list(Loader(chips, Order(1, 1, None)))
+    weight = torch.ones(1, requires_grad=True)
+    (images * weight).sum().backward()  # needs the images again
+    assert weight.grad is not None
+
+
+def test_all_four_ways_to_network_input_give_the_same_bits(tmp_path: Path, random: np.random.Generator) -> None:
+    """Training and validation, the tester and the mapper; with missing pixels and a bad band."""
+    image = random.integers(-200, 9000, (4, 16, 21)).astype(np.int16)
+    image[:, :3, :5] = -999  # no data at all
+    image[1, 7, 7:12] = -999  # no data in a band
+    image[(0, 1, 3), 12, 4] = -999  # data in the bad band alone
+    labels = random.choice(np.array([1, 2, 4], np.uint8), (16, 21))
+    normalization = Normalization(
+        scale=10000.0, mean=(0.31, 0.2, 0.4, 0.1), std=(0.17, 0.03, 0.9, 0.21), bad=(False, False, True, False)
+    )
+    pair = chip(tmp_path, "a", image, labels, nodata=-999)
+    scene = write_raster(tmp_path / "scene.tif", np.pad(image, ((0, 0), (5, 9), (7, 3)), mode="edge"), nodata=-999)
+    chips = Chips([pair, pair], CLASSES, normalization, cached=True)
+    ((trained, encoded),) = list(Loader(chips, Order(2, 2, 1), threads=2))
+    ((validated, _),) = list(Loader(chips, Order(2, 2, None)))
+    tested = load_chip(pair, normalization)
+    window = Window(7, 5, 21, 16)
+    model: Any = SimpleNamespace(card=SimpleNamespace(normalization=normalization))
+    ((mapped,),) = list(_batches(Raster.open(scene), [TileWindow(window, window)], 1, model))
+    wanted = tested.image.tobytes()
+    assert trained[0].numpy().tobytes() == trained[1].numpy().tobytes() == wanted
+    assert validated[0].numpy().tobytes() == mapped.image.tobytes() == wanted
+    assert np.array_equal(tested.has_data, mapped.has_data)
+    assert (~tested.has_data).sum() == 16 and not tested.has_data[12, 4]
+    assert np.array_equal(encoded[0].numpy() == IGNORE_INDEX, ~tested.has_data)
+    assert (tested.image[2] == 0).all() and (tested.image[1, 7, 7:12] == 0).all() and tested.image[0, 7, 7] != 0
+
+
+def test_cache_and_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert free_memory() > 2**20
+
+    def unknown(_: str) -> int:
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr("os.sysconf", unknown)
+    assert free_memory() == 4 * 2**30

@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,22 +22,33 @@ from specdeepmap.core.learn.callbacks import COLUMNS
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.segmenter import Batch, Segmenter
-from tests.chips import TINY, Impatient, curve, dataset_of, history, stripes, train
+from tests.chips import SMALL, TINY, Impatient, curve, dataset_of, history, stripes, train
 from tests.helpers import Recorder, read_pixels, snapshot, write_raster
 
 pytestmark = pytest.mark.torch
 
 
-@pytest.mark.parametrize("architecture", ["unet", "spectral"])
-def test_overfits_four_chips(striped: Path, tmp_path: Path, architecture: str) -> None:
+def test_overfits_four_chips(striped: Path, tmp_path: Path) -> None:
     progress = Recorder()
-    settings = {"epochs": 40, "learning_rate": 0.01, "augmentation": False, "architecture": architecture}
-    result = train(striped, tmp_path, progress, **settings)
+    result = train(striped, tmp_path, progress, epochs=40, learning_rate=0.01, augmentation=False)
     rows = history(result.history_csv)
     assert len(rows) == 40 == result.epochs_trained and tuple(rows[0]) == COLUMNS
     assert rows[-1]["train_iou"] > 0.95 and rows[0]["train_iou"] < 0.8
     assert rows[-1]["train_loss"] < 0.3 * rows[0]["train_loss"]
     assert progress.shares == sorted(progress.shares) and progress.shares[-1] == 1
+
+
+def test_spectral_network_starts_as_the_linear_classifier_and_goes_on(
+    noisy: Path, striped: Path, tmp_path: Path
+) -> None:
+    progress = Recorder()
+    settings = {"architecture": "spectral", "augmentation": False}
+    rows = history(train(noisy, tmp_path, progress, epochs=30, learning_rate=0.01, **settings).history_csv)
+    assert 0.35 < rows[0]["train_iou"] < 0.6 < 0.7 < rows[-1]["train_iou"]
+    assert rows[-1]["val_iou"] > rows[0]["val_iou"] + 0.1
+    assert any("starts as the linear discriminant" in text for text in progress.infos)
+    row = history(train(striped, tmp_path / "easy", epochs=1, **settings).history_csv)[0]
+    assert row["train_iou"] > 0.95
 
 
 def test_one_line_per_epoch(shared_out: Path, striped: Path, tmp_path: Path) -> None:
@@ -278,7 +290,7 @@ def test_how_chips_are_loaded_changes_nothing(
 @pytest.fixture(scope="module")
 def turned(striped: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A training with flips and turns only."""
-    return train(striped, tmp_path_factory.mktemp("turned"), epochs=1, architecture="spectral")
+    return train(striped, tmp_path_factory.mktemp("turned"), epochs=1, architecture=SMALL)
 
 
 @pytest.mark.parametrize(
@@ -286,11 +298,11 @@ def turned(striped: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResu
     [("rotation", 30), ("scale", 40), ("noise", 0.2), ("gain", 20), ("band_drop", 40), ("cutout", 40)],
 )
 def test_each_augmentation(striped: Path, tmp_path: Path, turned: TrainResult, name: str, strength: float) -> None:
-    settings = {f"augment_{name}": strength, "epochs": 1, "architecture": "spectral"}
+    settings = {f"augment_{name}": strength, "epochs": 1, "architecture": SMALL}
     first = train(striped, tmp_path / "first", **settings)
     assert not same(first, turned)
     assert same(first, train(striped, tmp_path / "again", **settings))
-    plain = train(striped, tmp_path / "plain", epochs=1, architecture="spectral", augmentation=False)
+    plain = train(striped, tmp_path / "plain", epochs=1, architecture=SMALL, augmentation=False)
     assert same(plain, train(striped, tmp_path / "off", augmentation=False, **settings))
     assert not same(plain, turned)
 
@@ -298,7 +310,7 @@ def test_each_augmentation(striped: Path, tmp_path: Path, turned: TrainResult, n
 @pytest.mark.parametrize("loss", list(LOSSES))
 def test_each_loss(tmp_path: Path, striped: Path, loss: str) -> None:
     progress = Recorder()
-    settings = {"epochs": 25, "learning_rate": 0.01, "architecture": "spectral", "augmentation": False}
+    settings = {"epochs": 25, "learning_rate": 0.02, "architecture": SMALL, "augmentation": False}
     result = train(striped, tmp_path, progress, loss=loss, **settings)
     rows = history(result.history_csv)
     assert rows[-1]["train_iou"] > 0.9 and rows[-1]["train_loss"] < 0.6 * rows[0]["train_loss"]
@@ -307,12 +319,12 @@ def test_each_loss(tmp_path: Path, striped: Path, loss: str) -> None:
 
 
 def test_losses_are_different_ones(striped: Path, tmp_path: Path) -> None:
-    runs = [train(striped, tmp_path / loss, loss=loss, epochs=1, architecture="spectral") for loss in LOSSES]
+    runs = [train(striped, tmp_path / loss, loss=loss, epochs=1, architecture=SMALL) for loss in LOSSES]
     assert len({history(run.history_csv)[0]["train_loss"] for run in runs}) == len(LOSSES)
 
 
 def test_gradients_are_clipped(striped: Path, tmp_path: Path) -> None:
-    still = {"optimizer": "sgd", "weight_decay": 0.0, "architecture": "spectral", "scheduler": "constant"}
+    still = {"optimizer": "sgd", "weight_decay": 0.0, "architecture": SMALL, "scheduler": "constant"}
 
     def moved(name: str, **settings: float) -> float:
         """Give the way that the parameters went."""
@@ -328,12 +340,14 @@ def test_gradients_are_clipped(striped: Path, tmp_path: Path) -> None:
     assert 0 < moved("clipped", gradient_clip=0.01) < 3 * 0.1 * 0.01 < moved("free")
 
 
-def test_chip_without_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_chip_without_labels(tmp_path: Path, loss: str) -> None:
     image, labels = stripes()
     labels[:32, :32] = 0
     folder = dataset_of(tmp_path, image, labels)
     for batch_size in (1, 4):
-        result = train(folder, tmp_path / str(batch_size), batch_size=batch_size, epochs=3)
+        settings = {"architecture": SMALL, "batch_size": batch_size, "epochs": 3}
+        result = train(folder, tmp_path / str(batch_size), loss=loss, **settings)
         assert all(math.isfinite(row["train_loss"]) for row in history(result.history_csv))
         assert all(torch.isfinite(tensor).all() for tensor in load_checkpoint(result.last_checkpoint)[1].values())
 
@@ -347,6 +361,26 @@ def test_chips_of_mixed_sizes(tmp_path: Path) -> None:
     result = train(folder, tmp_path)
     assert all(math.isfinite(value) for row in history(result.history_csv) for value in row.values())
     assert result.report.is_file()
+
+
+def test_validation_chips_without_labels(tmp_path: Path) -> None:
+    folder = dataset_of(tmp_path, *stripes(96, 96), train_percent=67.0, validation_percent=33.0)
+    for pair in Dataset.open(folder).chips["validation"]:
+        write_raster(pair.label, 0 * read_pixels(pair.label))
+    result = train(folder, tmp_path, epochs=4, patience=1, architecture=SMALL)
+    assert result.epochs_trained == 4 and result.best_checkpoint.name == "00003-val_iou_nan.ckpt"
+    assert result.report.is_file()
+
+
+def test_pixels_that_are_no_numbers(tmp_path: Path) -> None:
+    image, labels = stripes()
+    image = image.astype(np.float32)
+    image[0, 5:9, 5:9], image[1, 20:30], image[2, 40:50] = np.nan, np.inf, -np.inf
+    folder = dataset_of(tmp_path, image, labels)
+    for normalize in (True, False):
+        result = train(folder, tmp_path / str(normalize), normalize=normalize)
+        assert all(math.isfinite(row["train_loss"]) for row in history(result.history_csv))
+        assert all(torch.isfinite(tensor).all() for tensor in load_checkpoint(result.last_checkpoint)[1].values())
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -380,11 +414,11 @@ class Listener(Recorder):
         self.texts.append(f"Warning: {text}")
 
 
-@pytest.mark.parametrize("architecture", ["unet", "spectral"])
-def test_a_failing_training_is_told_of_while_it_runs(shared_out: Path, tmp_path: Path, architecture: str) -> None:
+@pytest.mark.parametrize("architecture", ["spectral", SMALL])
+def test_a_failing_training_is_told_of_while_it_runs(noisy: Path, tmp_path: Path, architecture: str) -> None:
     progress = Listener()
-    settings = {"architecture": architecture, "optimizer": "sgd", "learning_rate": 10.0, "epochs": 40}
-    result = train(shared_out, tmp_path, progress, batch_size=2, **settings)
+    settings = {"architecture": architecture, "optimizer": "sgd", "learning_rate": 10.0, "scheduler": "constant"}
+    result = train(noisy, tmp_path, progress, batch_size=2, epochs=40, early_stopping=False, **settings)
     first = next(number for number, text in enumerate(progress.texts) if "LEARNING_RATE 10 is high for sgd" in text)
     assert sum(text.startswith("Epoch ") for text in progress.texts[first:]) > 5
     page = html.unescape(result.report.read_text("utf-8"))
@@ -392,11 +426,11 @@ def test_a_failing_training_is_told_of_while_it_runs(shared_out: Path, tmp_path:
         assert warning in page
 
 
-def test_a_healthy_training_is_not_warned_of(shared_out: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["spectral", SMALL])
+def test_a_healthy_training_is_not_warned_of(noisy: Path, tmp_path: Path, architecture: str) -> None:
     progress = Recorder()
-    train(shared_out, tmp_path, progress, architecture="spectral", epochs=40, batch_size=2)
-    warnings = [text for text in progress.warnings if not text.startswith("There are only 6 training chips")]
-    assert not [text for text in warnings if "of a linear classifier" not in text]
+    train(noisy, tmp_path, progress, architecture=architecture, epochs=40, batch_size=2, learning_rate=0.01)
+    assert not [text for text in progress.warnings if not text.startswith("There are only 6 training chips")]
 
 
 def test_the_report_names_what_needs_no_network(shared_out: Path, tmp_path: Path) -> None:
@@ -492,7 +526,7 @@ def test_automatic_architecture(
 
 def test_found_learning_rate_is_used(striped: Path, tmp_path: Path) -> None:
     progress = Recorder()
-    settings = {"architecture": "spectral", "scheduler": "constant", "epochs": 3}
+    settings = {"architecture": SMALL, "scheduler": "constant", "epochs": 3}
     result = train(striped, tmp_path / "found", progress, lr_finder=True, learning_rate=0.123456, **settings)
     (said,) = [text for text in progress.infos if text.startswith("LR_FINDER")]
     match = re.fullmatch(r"LR_FINDER: the learning rate is (\S+), instead of LEARNING_RATE 0\.123456\.", said)
