@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument("--only", default="", help="only tasks whose name contains this")
     parser.add_argument("trainer", nargs="*", help="NAME=VALUE for the trainer, to compare with the defaults")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     settings = {name.lower(): _value(value) for name, value in (text.split("=", 1) for text in options.trainer)}
     sys.stdout.write(f"{'task':<28}{'mean IoU':>16}{'OA':>16}{'macro F1':>16}{'kappa':>16}{'seconds':>9}\n")
     with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:

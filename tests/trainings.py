@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from specdeepmap.core.data.classes import IGNORE_INDEX, ClassTable
 from specdeepmap.core.data.normalization import Normalization
@@ -19,7 +19,6 @@ from specdeepmap.core.learn.fitting import Feed, Hardware, fit
 from specdeepmap.core.learn.keeping import Writer
 from specdeepmap.core.learn.network import Network
 from specdeepmap.core.learn.segmenter import Recipe, Segmenter
-from specdeepmap.core.learn.spectral import SpectralNetwork
 
 BANDS, CLASSES = 2, 3
 
@@ -66,7 +65,8 @@ def samples(count: int, seed: int = 1, size: int = 8, unlabelled: float = 0.1, b
 def small_network(seed: int = 3, bands: int = BANDS) -> Network:
     """Make a network with dropout and batch normalisation."""
     torch.manual_seed(seed)
-    return Network(SpectralNetwork(bands, CLASSES), 1)
+    body = (nn.Conv2d(bands, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout2d(0.1))
+    return Network(nn.Sequential(*body, nn.Conv2d(16, CLASSES, 1)), 1)
 
 
 def small_segmenter(

@@ -46,7 +46,7 @@ class Architecture:
         source: where the design was published.
         name: of the design in segmentation-models-pytorch; empty where it is ours.
         build: of a design of ours: builds it from the numbers of bands and classes.
-        stride: what the sides of its inputs must be a multiple of; 0 = what its encoder says.
+        stride: what the sides of its inputs must be a multiple of; 0 = twice what its encoder says.
         minimum: smallest side of a chip in pixels; smaller chips are padded.
         refused: beginnings of encoder names that the design cannot use.
         reason: why some encoders cannot be used.
@@ -110,7 +110,7 @@ ARCHITECTURES = {
         "tu-deit_tiny_patch16_224, or ARCHITECTURE unet",
         settings={"dynamic_img_size": True},
     ),
-    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=4),
+    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=8),
     "justo_unet_simple": Architecture(
         "2D-Justo-UNet-Simple", "Justo et al. 2023, arXiv 2310.16210", build=_justo_unet_simple, stride=4
     ),
@@ -190,7 +190,9 @@ def build_network(architecture: str, backbone: str, bands: int, classes: int) ->
         raise _misfit(architecture, backbone, design.reason)
     try:
         model = _with_encoder(design, backbone, bands, classes)
-        network = Network(model, design.stride or int(model.encoder.output_stride), design.minimum)
+        # Twice, since the decoder halves the grid of patches once more and doubles it again.
+        stride = design.stride or 2 * int(model.encoder.output_stride)
+        network = Network(model, stride, design.minimum)
         with torch.no_grad():
             network.eval()(torch.zeros(1, bands, 2 * network.stride, 2 * network.stride))
     except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, AssertionError) as error:

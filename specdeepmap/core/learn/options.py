@@ -39,13 +39,21 @@ class Schedule:
 def _adam(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
     import torch
 
-    return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    groups = list(parameters)
+    return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=_may_fuse(groups))
 
 
 def _adamw(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
     import torch
 
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    groups = list(parameters)
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=_may_fuse(groups))
+
+
+def _may_fuse(groups: list[Any]) -> bool:
+    """Tell whether PyTorch updates all parameters in one pass where they are; it does so on CPUs and CUDA."""
+    parameters = (entry for group in groups for entry in (group["params"] if isinstance(group, dict) else [group]))
+    return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
 
 
 def _sgd(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:

@@ -28,11 +28,11 @@ FLOOR = 1e-5
 WIDTHS = (64, 32)
 """Channels of the two layers that combine the components."""
 
-LEVELS = (48, 64)
-"""Channels at half and at a quarter of the resolution."""
+LEVELS = (48, 64, 96)
+"""Channels at half, a quarter and an eighth of the resolution."""
 
-STRIDE = 4
-"""The sides of its inputs are best a multiple of this: what half and a quarter of the resolution need."""
+STRIDE = 8
+"""The sides of its inputs are best a multiple of this: what the lowest resolution needs."""
 
 DROPOUT = 0.1
 
@@ -43,8 +43,8 @@ UNKNOWN = 20.0
 class SpectralNetwork(nn.Module):
     """A linear function of each pixel, plus a small network on its principal components and its surroundings.
 
-    The small network is a multilayer perceptron per pixel, whose features are refined by those at half and at a quarter
-    of the resolution, as in a feature pyramid (Lin et al. 2017, arXiv 1612.03144). Dropout leaves out whole channels
+    The small network is a multilayer perceptron per pixel, whose features are refined by those at lower
+    resolutions, as in a feature pyramid (Lin et al. 2017, arXiv 1612.03144). Dropout leaves out whole channels
     (Tompson et al. 2015, arXiv 1411.4280). Its last layer starts at 0: at first only the linear function counts.
 
     Args:

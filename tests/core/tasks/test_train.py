@@ -275,16 +275,14 @@ def same(first: TrainResult, second: TrainResult) -> bool:
     return curve_1 == curve_2 and all(torch.equal(state_1[name], state_2[name]) for name in state_1)
 
 
-def test_how_chips_are_loaded_changes_nothing(
-    shared_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = train(shared_out, tmp_path / "known", num_workers=0, batch_size=2)
+def test_how_chips_are_loaded_changes_nothing(noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"architecture": SMALL, "batch_size": 2, "augment_gain": 20}
+    known = train(noisy, tmp_path / "known", num_workers=0, **settings)
     for workers in (1, 3, -1):
-        assert same(known, train(shared_out, tmp_path / str(workers), num_workers=workers, batch_size=2))
+        assert same(known, train(noisy, tmp_path / str(workers), num_workers=workers, **settings))
     monkeypatch.setattr("specdeepmap.core.tasks.train.fits_in_memory", lambda *_: False)
     for workers in (0, 3):
-        folder = tmp_path / f"not kept {workers}"
-        assert same(known, train(shared_out, folder, num_workers=workers, batch_size=2))
+        assert same(known, train(noisy, tmp_path / f"not kept {workers}", num_workers=workers, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -474,14 +472,14 @@ def test_too_little_memory(shared_out: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_memory")
 def test_halved_batch_size(shared_out: Path, tmp_path: Path) -> None:
     progress = Recorder()
-    result = train(shared_out, tmp_path / "halved", progress, batch_size=8, halve_batch_size=True)
+    result = train(shared_out, tmp_path / "halved", progress, batch_size=8, halve_batch_size=True, architecture=SMALL)
     assert [re.findall(r"\d+", text) for text in progress.warnings if "starting again" in text] == [
         ["8", "4"],
         ["4", "2"],
     ]
     card = load_checkpoint(result.best_checkpoint)[0]
     assert card.settings["batch_size"] == 2
-    assert same(result, train(shared_out, tmp_path / "small", batch_size=2))
+    assert same(result, train(shared_out, tmp_path / "small", batch_size=2, architecture=SMALL))
 
 
 def test_not_even_one_chip(striped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,8 +73,8 @@ def assert_resume_is_exact(dataset: Path, folder: Path, after: int = 2, share: f
 
 
 @pytest.mark.parametrize("scheduler", list(SCHEDULERS))
-def test_each_schedule(shared_out: Path, tmp_path: Path, scheduler: str) -> None:
-    assert_resume_is_exact(shared_out, tmp_path, scheduler=scheduler, save_top_k=2)
+def test_each_schedule(noisy: Path, tmp_path: Path, scheduler: str) -> None:
+    assert_resume_is_exact(noisy, tmp_path, architecture=SMALL, scheduler=scheduler, save_top_k=2)
 
 
 @pytest.mark.parametrize("after", [1, 3], ids=["before it is unfrozen", "after it was unfrozen"])
@@ -94,8 +94,8 @@ def test_all_that_is_drawn_by_chance(noisy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_in_the_middle_of_an_epoch(shared_out: Path, tmp_path: Path, workers: int) -> None:
-    assert_resume_is_exact(shared_out, tmp_path, 2, 0.5, scheduler="one_cycle", num_workers=workers)
+def test_in_the_middle_of_an_epoch(noisy: Path, tmp_path: Path, workers: int) -> None:
+    assert_resume_is_exact(noisy, tmp_path, 2, 0.5, architecture=SMALL, scheduler="one_cycle", num_workers=workers)
 
 
 def test_fine_tuning(model: Path, shared_out: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_fine_tuning(model: Path, shared_out: Path, tmp_path: Path) -> None:
 
 
 def test_without_validation_chips(striped: Path, tmp_path: Path) -> None:
-    assert_resume_is_exact(striped, tmp_path, scheduler="plateau", augmentation=False)
+    assert_resume_is_exact(striped, tmp_path, architecture=SMALL, scheduler="plateau", augmentation=False)
 
 
 def test_found_learning_rate_stays(shared_out: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_killed(shared_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.setenv(VARIABLE, sys.executable)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in this process; the number of threads decides the last digits
-    settings = {"scheduler": "constant", "batch_size": 2}
+    settings = {"architecture": SMALL, "scheduler": "constant", "batch_size": 2}
     with pytest.raises(ChildError, match="SIGKILL"):
         run(train_job(shared_out, tmp_path / "killed", epochs=10_000, **settings), Killer(scratch))
     done = int(load_checkpoint(tmp_path / "killed" / "models" / "last.ckpt")[0].metrics["epoch"]) + 1
