@@ -72,29 +72,39 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
     },
     "trainer": {
         "DATASET_FOLDER": Asked("folder"),
-        "ARCHITECTURE": choice("unet", "unet", "unetplusplus", "deeplabv3plus", "segformer", more=True),
+        "ARCHITECTURE": choice("auto", "auto", "unet", "unetplusplus", "deeplabv3plus", "segformer", more=True),
         "BACKBONE": Asked("string", "resnet18"),
         "PRETRAINED_WEIGHTS": choice("none", "none", "imagenet", more=True),
         "WEIGHTS_FILE": Asked("file", flags="Ao"),
         "INIT_CHECKPOINT": Asked("file", flags="o"),
         "RESUME": Asked("boolean", False, "A"),
         "FREEZE_BACKBONE": Asked("boolean", True),
+        "UNFREEZE_EPOCH": whole(0, 0, "A"),
         "AUGMENTATION": Asked("boolean", True),
+        "AUGMENT_ROTATION": number(0, 0, 180, "A"),
+        "AUGMENT_SCALE": number(0, 0, 100, "A"),
+        "AUGMENT_NOISE": number(0, 0, 2, "A"),
+        "AUGMENT_GAIN": number(0, 0, 50, "A"),
+        "AUGMENT_BAND_DROP": number(0, 0, 90, "A"),
+        "AUGMENT_CUTOUT": number(0, 0, 75, "A"),
         "EARLY_STOPPING": Asked("boolean", True),
         "PATIENCE": whole(20, 1, "A"),
         "CLASS_WEIGHTS": Asked("boolean", True),
+        "CLASS_WEIGHT_POWER": number(0.5, 0, 1, "A"),
         "NORMALIZE": Asked("boolean", True),
         "BATCH_SIZE": whole(8, 1),
         "EPOCHS": whole(50, 1),
         "LEARNING_RATE": number(0.001, 0),
         "LR_FINDER": Asked("boolean", False),
         "DEVICE": DEVICE,
-        "LOSS": choice("cross_entropy", "cross_entropy", "dice", "focal", "cross_entropy_dice", flags="A"),
-        "OPTIMIZER": choice("adam", "adam", "adamw", "sgd", flags="A"),
-        "WEIGHT_DECAY": number(0, 0, flags="A"),
+        "LOSS": choice("cross_entropy", "cross_entropy", "dice", "focal", "cross_entropy_dice", flags="A", more=True),
+        "OPTIMIZER": choice("adamw", "adam", "adamw", "sgd", flags="A"),
+        "WEIGHT_DECAY": number(0.01, 0, flags="A"),
+        "GRADIENT_CLIP": number(0, 0, flags="A"),
         "SCHEDULER": choice("cosine", "cosine", "plateau", "one_cycle", "constant", flags="A"),
         "PRECISION": choice("auto", "auto", "float32", "bfloat16", "float16", flags="A"),
         "DEVICES": whole(1, 1, "A"),
+        "HALVE_BATCH_SIZE": Asked("boolean", False, "A"),
         "NUM_WORKERS": whole(-1, -1, "A"),
         "SAVE_TOP_K": whole(1, -1, "A"),
         "SEED": whole(42, 0, "A"),
@@ -199,11 +209,13 @@ TITLES = {
 MANDATORY_DESTINATIONS = {("rastersplitter", "OUTPUT_FOLDER"), ("tester", "SCORES_CSV"), ("mapper", "OUTPUT")}
 
 LEFT_OUT = {
-    "trainer": {"INIT_CHECKPOINT", "RESUME", "LR_FINDER", "LOSS", "DEVICES", "REPORT"},
     "tester": {"REPORT"},
     "mapper": {"TTA", "MIN_AREA", "PROBABILITIES"},
 }
 """Parameters and outputs that are promised and not there yet: absent until they work, never shown dead."""
+
+LISTED_ELSEWHERE = {("trainer", "PRETRAINED_WEIGHTS"): "documentation"}
+"""Choices of so many names that the help says where to find them."""
 
 UNBOUNDED = 1e300  # QGIS's bounds of a number without any are about ±1.8e308, of a whole one ±2147483647
 
@@ -299,7 +311,11 @@ def test_every_parameter_has_a_label_and_a_help_that_tells_its_default(
 @pytest.mark.parametrize(("name", "parameter"), [c for c in CASES if PARAMETERS[c[0]][c[1]].kind == "enum"])
 def test_the_help_lists_every_name_that_a_script_may_give(name: str, parameter: str, algorithm: Any) -> None:
     definition = algorithm(name).parameterDefinition(parameter)
-    words = definition.help().replace(",", " ").replace(";", " ").replace(".", " ").replace(":", " ").split()
+    words = definition.help().replace(")", " ").replace(",", " ").replace(";", " ").replace(".", " ").replace(":", " ").split()
+    if (name, parameter) in LISTED_ELSEWHERE:
+        assert LISTED_ELSEWHERE[name, parameter] in words
+        assert [option for option in PARAMETERS[name][parameter].names if option not in words] == []
+        return
     assert [option for option in definition.options() if option not in words] == []
 
 

@@ -22,6 +22,7 @@ from specdeepmap.core.environment import (
     child_environ,
     environment_python,
     find_python,
+    is_first_process,
     make_environment,
     missing_modules,
     own_python,
@@ -235,3 +236,31 @@ def test_command_says_what_failed(
     monkeypatch.setattr(environment, "make_environment", lambda folder, requirements, python: folder / "python")
     assert environment.main([str(tmp_path / "made")]) == 0
     assert str(tmp_path / "made" / "python") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("environ", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "1", "LOCAL_RANK": "1"}, False),
+        ({"RANK": "4", "LOCAL_RANK": "0"}, False),  # torchrun: the first one of the second computer
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "2"}, False),  # what Lightning starts
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, True),
+        ({"SLURM_PROCID": "0"}, True),
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, False),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # Lightning's, in a job of one task
+        ({"SLURM_PROCID": "2", "RANK": "0"}, True),  # torchrun in a job of several
+        ({"RANK": "10"}, False),
+    ],
+)
+def test_one_of_several_processes_speaks_for_all(
+    environ: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() == first

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from specdeepmap.core.data.classes import ClassEntry
 from specdeepmap.core.errors import ConfigError
-from specdeepmap.core.jobs import JOBS, Job, PredictJob, job_from_json
+from specdeepmap.core.jobs import JOBS, Job, PredictJob, TrainJob, job_from_json
+from specdeepmap.core.learn.augmentations import AUGMENTATIONS
 from specdeepmap.core.record import Spec, spec_of
 from specdeepmap.core.tasks import _VERBS
 
@@ -169,6 +170,13 @@ def test_unknown_verbs() -> None:
     [
         ("train", {"save_top_k": 0}, "SAVE_TOP_K is 0"),
         ("train", {"weights_file": "a.pth", "pretrained_weights": "imagenet"}, "WEIGHTS_FILE and PRETRAINED_WEIGHTS"),
+        ("train", {"init_checkpoint": "a.ckpt", "weights_file": "a.pth"}, "INIT_CHECKPOINT and WEIGHTS_FILE .*Leave W"),
+        (
+            "train",
+            {"init_checkpoint": "a.ckpt", "pretrained_weights": "imagenet"},
+            "INIT_CHECKPOINT and PRETRAINED_WEIGHTS .*Leave PRETRAINED_WEIGHTS out",
+        ),
+        ("train", {"resume": True}, "RESUME is on, but MODEL_FOLDER is not set"),
         ("prepare", {"train_percent": 80, "validation_percent": 20, "test_percent": 1}, "add up to 101"),
         ("predict", {"scores_csv": "a.csv"}, "GROUND_TRUTH"),
         ("predict", {"output": "map.jpg"}, r"end in \.tif"),
@@ -186,7 +194,15 @@ def test_values_that_do_not_fit_together(verb: str, values: dict[str, Any], mess
         make(verb, **values)
 
 
-@pytest.mark.parametrize(("verb", "values"), [("predict", {"output": "map.TIFF"}), ("train", {"save_top_k": -1})])
+@pytest.mark.parametrize(
+    ("verb", "values"),
+    [
+        ("predict", {"output": "map.TIFF"}),
+        ("train", {"save_top_k": -1}),
+        ("train", {"resume": True, "model_folder": "models"}),
+        ("train", {"init_checkpoint": "a.ckpt"}),
+    ],
+)
 def test_values_that_fit(verb: str, values: dict[str, Any]) -> None:
     assert make(verb, **values)
 
@@ -196,3 +212,30 @@ def test_jobs_do_not_change(verb: str) -> None:
     job = make(verb)
     with pytest.raises(dataclasses.FrozenInstanceError):
         job.__setattr__(dataclasses.fields(job)[0].name, "x")
+
+
+AUGMENTS = [field.name for field in dataclasses.fields(TrainJob) if field.name.startswith("augment_")]
+
+
+def augmentations(**values: Any) -> dict[str, float]:
+    job = make("train", **values)
+    assert isinstance(job, TrainJob)
+    return job.augmentations()
+
+
+def test_only_flips_and_turns_are_on_by_default_and_one_switch_turns_all_off() -> None:
+    assert augmentations() == {"flips_and_turns": 1.0}
+    assert augmentations(augmentation=False, **dict.fromkeys(AUGMENTS, 1)) == {}
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_each_augmentation_has_a_strength_that_the_table_knows(name: str) -> None:
+    own = augmentations(**{name: 1.5})
+    (found,) = set(own) - {"flips_and_turns"}
+    assert found in AUGMENTATIONS and found == name.removeprefix("augment_")
+    per_cent = "(%)" in spec(next(field for field in dataclasses.fields(TrainJob) if field.name == name)).label
+    assert own[found] == pytest.approx(0.015 if per_cent else 1.5)
+
+
+def test_every_augmentation_can_be_had() -> None:
+    assert set(augmentations(**dict.fromkeys(AUGMENTS, 1))) == set(AUGMENTATIONS)

@@ -148,6 +148,18 @@ def test_errors_as_events(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize("more", [(), ("--events",)])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_processes_that_work_together_the_first_one_speaks(
+    rank: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    code, output, errors = finish(start(tile_job(tmp_path), tmp_path, *more))
+    assert code == 0, errors
+    assert bool(output) == (rank == "0")
+    assert more or bool(errors) == (rank == "0")
+
+
 @posix
 @pytest.mark.torch
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -64,7 +64,7 @@ def show(network: Network, chips: Chips, card: ModelCard, hardware: Hardware) ->
 
 
 class Gallery(Callback):
-    """Put example chips and the confusion matrix into TensorBoard, each few epochs and after the last one.
+    """Put settings, example chips and the confusion matrix into TensorBoard, each few epochs and after the last one.
 
     Args:
         chips: to show: those of the validation, or where there are none, of the training.
@@ -74,6 +74,12 @@ class Gallery(Callback):
 
     def __init__(self, chips: Chips, hardware: Hardware, epochs: int) -> None:
         self._chips, self._hardware, self._epochs = chips, hardware, epochs
+
+    def on_train_start(self, trainer: Trainer, segmenter: Segmenter) -> None:  # type: ignore[override]
+        """Note the settings, by which TensorBoard compares runs."""
+        if isinstance(trainer.logger, TensorBoardLogger):
+            design = {"architecture": segmenter.card.architecture, "backbone": segmenter.card.backbone}
+            trainer.logger.log_hyperparams({**segmenter.card.settings, **design})
 
     def on_train_epoch_end(self, trainer: Trainer, segmenter: Segmenter) -> None:  # type: ignore[override]
         """Show, where it is time to."""

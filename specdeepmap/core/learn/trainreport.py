@@ -107,8 +107,11 @@ def _summary(story: TrainingStory) -> str:
     known = ARCHITECTURES.get(card.architecture)
     title = known.title if known is not None else card.architecture
     epochs = f"{len(story.rows)} epoch{'' if len(story.rows) == 1 else 's'}"
+    backbone = f" with backbone {card.backbone}" if card.backbone else ""
+    why = card.settings.get("architecture_reason")
+    chosen = f", chosen since {why}," if why else ""
     trained = (
-        f"{title} with backbone {card.backbone}, {len(card.bands)} bands and {len(card.classes)} classes, was trained "
+        f"{title}{backbone}{chosen} for {len(card.bands)} bands and {len(card.classes)} classes, was trained "
         f"for {epochs} in {duration(story.seconds)}."
     )
     holder = f"The checkpoint {story.checkpoint}" if story.checkpoint else "The best checkpoint"

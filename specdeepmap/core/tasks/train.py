@@ -121,6 +121,8 @@ class _Training:
         if job.early_stopping and self._validates:
             callbacks.append(Patience(journal, job.patience))
         callbacks += [checkpoints, Gallery(self._shown, self._hardware, job.epochs)]
+        if self._first:
+            job.save(self._folders.models / "job.json")
         progress.report(0.0, f"Training on {self._hardware.device.type}")
         fit(
             segmenter,

@@ -15,6 +15,7 @@ from specdeepmap.core.data.dataset import (
     ChipPair,
     Dataset,
     find_pairs,
+    read_counts,
     read_pairs,
     read_statistics,
     read_summary,
@@ -132,6 +133,23 @@ def test_the_summary_is_read_as_it_was_written(tmp_path: Path, scale: float | No
     assert [row["Train Percentage"] for row in rows] == ["25.00", "75.00"]
     assert [row["Validation Percentage"] for row in rows] == ["0.00", "0.00"]
     assert [row["Test Percentage"] for row in rows] == ["33.33", "66.67"]
+
+
+def test_the_counts_of_the_summary_come_back_by_set_and_class(tmp_path: Path) -> None:
+    classes, counts = ClassTable.of([7, 200, 9]), np.array([[10, 30, 5], [0, 0, 0], [1, 2, 3_000_000_000]])
+    path = tmp_path / "Summary_train_val.csv"
+    write_summary(path, classes, counts, np.array([1.0, 1.0, 1.0]), None)
+    found = read_counts(path)
+    assert found.dtype == np.int64 and np.array_equal(found, counts)
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n", "utf-8")  # sorted by hand
+    assert np.array_equal(read_counts(path), counts)
+    for name in ("train", "validation", "test"):
+        (tmp_path / f"{name}_files.csv").write_text("image,mask\n", "utf-8")
+    assert np.array_equal(Dataset.open(tmp_path).counts, counts)
+    path.write_text(path.read_text("utf-8").replace("3000000000", "many"), "utf-8")
+    with pytest.raises(DatasetError, match=r"Summary_train_val\.csv holds a number that cannot be read"):
+        read_counts(path)
 
 
 def test_a_dataset_with_the_mandatory_columns_only(tmp_path: Path) -> None:

@@ -154,3 +154,18 @@ def test_who_stops_asking_leaves_no_thread_behind() -> None:
     next(results)
     results.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_as_many_threads_work_as_are_wanted(threads: int) -> None:
+    workers: set[int] = set()
+    together = threading.Barrier(threads)
+
+    def work(number: int) -> int:
+        workers.add(threading.get_ident())
+        together.wait(5)  # all of them at once, or a BrokenBarrierError
+        return number
+
+    count = 4 * threads
+    assert list(in_threads(work, range(count), count, Recorder(), threads=threads)) == list(range(count))
+    assert len(workers) == threads

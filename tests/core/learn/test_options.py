@@ -18,6 +18,7 @@ from specdeepmap.core.learn.options import (
     choose_device,
     choose_precision,
     cosine_factor,
+    processes_per_run,
 )
 
 pytestmark = pytest.mark.torch
@@ -107,11 +108,64 @@ def test_precisions_of_the_processor() -> None:
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match=r"PRECISION is float16.*Take auto or bfloat16"):
         choose_precision("float16", cpu)
-    assert [choose_precision(name, cpu) for name in ("auto", "float32", "bfloat16")] == [
-        "float32",
-        "float32",
-        "bfloat16",
-    ]
+    assert [choose_precision(name, cpu) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": False}, "bfloat16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "avx2": True, "avx512_vnni": True}, "float32"),
+        ({}, "float32"),
+        (None, "float32"),  # a PyTorch that does not tell
+    ],
+)
+def test_auto_precision_of_the_processor_follows_its_flags(
+    capabilities: dict[str, bool] | None, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    if capabilities is not None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == precision
+
+
+CLUSTER = ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NNODES")
+
+
+@pytest.mark.parametrize(
+    ("devices", "environ", "wanted"),
+    [
+        (1, {}, (1, 1)),
+        (3, {}, (3, 1)),
+        (1, {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}, (8, 2)),  # torchrun knows better than DEVICES
+        (4, {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4"}, (4, 1)),
+        (4, {"SLURM_PROCID": "3", "SLURM_NNODES": "2"}, (8, 2)),
+        (4, {"SLURM_PROCID": "3"}, (4, 1)),
+        (4, {"SLURM_NNODES": "2"}, (4, 1)),  # an allocation, but not started by it
+    ],
+)
+def test_processes_that_train_together(
+    devices: int, environ: dict[str, str], wanted: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in CLUSTER:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert processes_per_run(devices) == wanted
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_each_group_keeps_its_own_rate(name: str) -> None:
+    """A backbone that is trained at a tenth of the rate stays at a tenth of it."""
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]}, {"params": [torch.nn.Parameter(torch.zeros(1))]}]
+    optimizer = OPTIMIZERS["adamw"].build([groups[0], {**groups[1], "lr": 0.01}], 0.1, 0.0)
+    schedule = SCHEDULERS[name].build(optimizer, 20)
+    for _ in range(20):
+        optimizer.step()
+        schedule.step(*([1.0] if name == "plateau" else []))
+        large, small = (group["lr"] for group in optimizer.param_groups)
+        assert small == pytest.approx(0.1 * large)
 
 
 @pytest.mark.parametrize("has", [True, False])
