@@ -80,7 +80,11 @@ def small_segmenter(
     usual = {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01, "scheduler": "constant", "seed": 7}
     chosen = Recipe(**{**usual, **recipe})
     return Segmenter(
-        small_network() if network is None else network, card or model_card(), criterion or CrossEntropy(), chosen, augment
+        small_network() if network is None else network,
+        card or model_card(),
+        criterion or CrossEntropy(),
+        chosen,
+        augment,
     )
 
 
@@ -97,9 +101,7 @@ def fit_samples(
 ) -> Segmenter:
     """Train on samples, as the trainer does on chips."""
     feed = Feed(train, list(validation), batch_size, 7, threads=0, pin=False)  # type: ignore[arg-type]
-    fit(
-        segmenter, feed, PROCESSOR, epochs, clip, bool(validation), folder / "logs", writer or Writer(), callbacks
-    )
+    fit(segmenter, feed, PROCESSOR, epochs, clip, bool(validation), folder / "logs", writer or Writer(), callbacks)
     return segmenter
 
 

@@ -6,6 +6,7 @@ The tables are written by hand from the design, not from the code. What stands i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -311,7 +312,7 @@ def test_every_parameter_has_a_label_and_a_help_that_tells_its_default(
 @pytest.mark.parametrize(("name", "parameter"), [c for c in CASES if PARAMETERS[c[0]][c[1]].kind == "enum"])
 def test_the_help_lists_every_name_that_a_script_may_give(name: str, parameter: str, algorithm: Any) -> None:
     definition = algorithm(name).parameterDefinition(parameter)
-    words = definition.help().replace(")", " ").replace(",", " ").replace(";", " ").replace(".", " ").replace(":", " ").split()
+    words = re.split(r"[\s,;.:()]+", definition.help())
     if (name, parameter) in LISTED_ELSEWHERE:
         assert LISTED_ELSEWHERE[name, parameter] in words
         assert [option for option in PARAMETERS[name][parameter].names if option not in words] == []

@@ -154,8 +154,11 @@ def test_of_processes_that_work_together_the_first_one_speaks(
     rank: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", rank)
-    code, output, errors = finish(start(tile_job(tmp_path), tmp_path, *more))
-    assert code == 0, errors
+    process = start(tile_job(tmp_path), tmp_path, *more)
+    assert process.stdout is not None and process.stderr is not None
+    output, errors = process.stdout.read(), process.stderr.read()
+    finish(process)
+    assert process.returncode == 0, errors
     assert bool(output) == (rank == "0")
     assert more or bool(errors) == (rank == "0")
 

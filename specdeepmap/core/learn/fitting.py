@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,10 @@ def fit(
         deterministic="warn",
     )
     try:
-        trainer.fit(segmenter, datamodule=feed)
+        with warnings.catch_warnings():
+            # A frozen backbone is in eval mode on purpose.
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
+            trainer.fit(segmenter, datamodule=feed)
     finally:
         writer.wait()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Iterator
 
 import torch
@@ -23,14 +24,17 @@ from specdeepmap.core.progress import Progress
 
 STEPS = 120
 LOWEST, HIGHEST = 1e-6, 1.0
-SMOOTHING = 0.9
-"""Share of the mean loss so far in the next one."""
+WINDOW = (10, 30)
+"""Steps whose mean loss is looked at, at least and at most: an epoch, so that all chips count, if it is that long."""
 
 DIVERGED = 4.0
 """The search ends where the loss is this many times the lowest."""
 
-BELOW_MINIMUM = 10.0
-"""The rate of the lowest loss is already unsteady; the rate found is lower by this factor."""
+NEAR = 1.05
+"""A loss up to this many times the lowest is as good as it; a network that starts well has its lowest at any rate."""
+
+BELOW_LIMIT = 10.0
+"""The largest rate with such a loss is already unsteady; the rate found is lower by this factor."""
 
 
 def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress: Progress) -> float:
@@ -43,7 +47,7 @@ def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress
         progress: is told each step, and hears a cancel.
 
     Returns:
-        A tenth of the rate with the lowest smoothed loss, rounded to two digits.
+        A tenth of the largest rate whose mean loss is near the lowest, rounded to two digits.
 
     Raises:
         DatasetError: if no training pixel is labelled, so that there is no loss to look at.
@@ -54,7 +58,8 @@ def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[recipe.optimizer].build(trained, LOWEST, recipe.weight_decay)
     torch.manual_seed(seed_of(recipe.seed, NETWORK))
-    smoothed, lowest, found = math.nan, math.inf, math.nan
+    window: deque[float] = deque(maxlen=min(max(len(loader), WINDOW[0]), WINDOW[1]))
+    curve: dict[float, float] = {}
     for step, (images, labels) in enumerate(_endless(loader)):
         progress.check()
         if step == STEPS:
@@ -73,15 +78,16 @@ def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress
         progress.report((step + 1) / STEPS)
         if not weight:
             continue
-        loss = float(total.detach() / weight)
-        smoothed = loss if math.isnan(smoothed) else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
-        if not math.isfinite(smoothed) or smoothed > DIVERGED * lowest:
+        window.append(float(total.detach() / weight))
+        mean = sum(window) / len(window)
+        if not math.isfinite(mean) or mean > DIVERGED * min(curve.values(), default=mean):
             break
-        if smoothed < lowest:
-            lowest, found = smoothed, rate
-    if math.isnan(found):
+        if len(window) == window.maxlen:
+            curve[rate] = mean
+    if not curve:
         raise DatasetError("LR_FINDER: no training chip has a labelled pixel, so there is no loss to look at.")
-    return float(f"{found / BELOW_MINIMUM:.2g}")
+    lowest = min(curve.values())
+    return float(f"{max(rate for rate, loss in curve.items() if loss <= NEAR * lowest) / BELOW_LIMIT:.2g}")
 
 
 def _endless(loader: Loader) -> Iterator[Sample]:

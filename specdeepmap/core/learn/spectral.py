@@ -68,8 +68,12 @@ class SpectralNetwork(nn.Module):
         return logits
 
     @torch.no_grad()
-    def start_from(self, classifier: LinearClassifier) -> bool:
+    def start_from(self, classifier: LinearClassifier, head_only: bool = False) -> bool:
         """Start as the linear discriminant of these pixels, with their principal components.
+
+        Args:
+            classifier: has gathered the pixels.
+            head_only: leave the components as they are: what follows them was trained on them.
 
         Returns:
             Whether that was possible; two classes at least must have pixels.
@@ -80,6 +84,8 @@ class SpectralNetwork(nn.Module):
         offsets = discriminant.offsets
         known = offsets[np.isfinite(offsets)]
         _set(self.segmentation_head.linear, discriminant.weights.T, np.maximum(offsets, known.min() - UNKNOWN))
+        if head_only:
+            return True
         mean, covariance = classifier.moments()
         values, vectors = np.linalg.eigh(covariance)
         count = self.components.out_channels

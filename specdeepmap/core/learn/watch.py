@@ -31,6 +31,13 @@ GAIN, FLAT_EPOCHS, LEAD = 0.005, 10, 0.05
 one class everywhere is no failure."""
 
 
+PERFECT = 0.98
+"""A mean IoU that needs no advice, whoever else reaches it."""
+
+EXPLODED, EXPLODED_TIMES = 100.0, 30.0
+"""A training loss above this, and this many times that of the first epoch, has run away though it is finite."""
+
+
 @dataclass(frozen=True, eq=False)
 class EpochFacts:
     """What an epoch brought.
@@ -62,6 +69,7 @@ class Watcher:
         self._about, self._names = circumstances, tuple(names)
         self._said: set[str] = set()
         self._collapsed = 0
+        self._first_loss = math.inf
         self._recent: deque[float] = deque(maxlen=FLAT_EPOCHS)
         self._before = 0.0  # the best mean IoU of the epochs that came before the recent ones
 
@@ -70,6 +78,9 @@ class Watcher:
         if facts.labelled and not math.isfinite(facts.train_loss):
             kind = "infinite" if math.isinf(facts.train_loss) else "not a number (NaN)"
             return self._say("loss", f"The training loss is {kind}: the network will hardly recover.", facts)
+        self._first_loss = min(self._first_loss, facts.train_loss) if facts.epoch == 0 else self._first_loss
+        if facts.labelled and facts.train_loss > max(EXPLODED, EXPLODED_TIMES * self._first_loss):
+            return self._say("loss", f"The training loss has run away to {facts.train_loss:.2g}.", facts)
         if not facts.scores.matrix.any():
             return []
         if not self._settled(facts.epoch):
@@ -106,10 +117,11 @@ class Watcher:
         predicted = scores.matrix.sum(axis=0)
         index = int(predicted.argmax())
         name = self._names[index] if self._names else f"number {index + 1}"
+        named = name if name.startswith("class ") else f"class {name}"
         share, true = predicted[index] / predicted.sum(), scores.support[index] / predicted.sum()
         return (
-            f"For {COLLAPSED_EPOCHS} epochs {100 * share:.0f} % of the labelled pixels have been predicted as class "
-            f"{name}, which has {100 * true:.0f} % of them: the network does not tell the classes apart."
+            f"For {COLLAPSED_EPOCHS} epochs {100 * share:.0f} % of the labelled pixels have been predicted as "
+            f"{named}, which has {100 * true:.0f} % of them: the network does not tell the classes apart."
         )
 
     def _say(self, kind: str, happened: str, facts: EpochFacts) -> list[str]:
@@ -163,7 +175,7 @@ def verdict(best: Scores, baselines: Baselines) -> str | None:
             "Look at the labels and the image on the map, then change LEARNING_RATE, switch FREEZE_BACKBONE off and "
             "CLASS_WEIGHTS on."
         )
-    if own <= linear:
+    if own <= linear and own < PERFECT:
         return (
             f"{start}the {linear:.3f} of a linear classifier of single pixels: it gains nothing from the surroundings. "
             "Raise EPOCHS, cut more chips or label more, start from pretrained weights or take a smaller BACKBONE; "

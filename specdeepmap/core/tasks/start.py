@@ -58,6 +58,7 @@ class Start:
         why: why the architecture was chosen, where it was.
         frozen: what of the backbone is: nothing, "all", or "all but the first layer".
         anew: whether the network starts from random weights, those of a backbone aside.
+        new_head: whether its last layers do.
         interrupted: the run that goes on.
     """
 
@@ -68,6 +69,7 @@ class Start:
     why: str = ""
     frozen: str = ""
     anew: bool = False
+    new_head: bool = False
     interrupted: Interrupted | None = None
 
 
@@ -119,9 +121,8 @@ class Beginning:
         network = build_network(architecture, job.backbone, self._bands, len(self.dataset.classes))
         loaded = self._load(network)
         frozen = self._freeze(network, loaded is not None, adapted=loaded is not None and loaded.adapted)
-        return Start(
-            network, architecture, job.backbone if has_backbone else "", self._normalization(), why, frozen, anew=True
-        )
+        backbone, normalization = job.backbone if has_backbone else "", self._normalization()
+        return Start(network, architecture, backbone, normalization, why, frozen, anew=True, new_head=True)
 
     def _wants_backbone(self) -> bool:
         """Tell whether the user asked for something that only a backbone has."""
@@ -224,7 +225,7 @@ class Beginning:
         head = "" if same else ", all but the last layers, which start anew for the classes of this dataset"
         self.progress.info(f"INIT_CHECKPOINT: {len(taken)} of {len(wanted_state)} tensors were taken{head}.")
         frozen = self._freeze(network, trained_before=True, adapted=False)
-        return Start(network, card.architecture, card.backbone, card.normalization, frozen=frozen)
+        return Start(network, card.architecture, card.backbone, card.normalization, frozen=frozen, new_head=not same)
 
     def _resume(self) -> Start:
         """Go on with the interrupted run in MODEL_FOLDER."""

@@ -59,7 +59,8 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
             if not _is_out_of_memory(error):
                 raise
             half = job.batch_size // 2
-            if not job.halve_batch_size or not half:
+            # A resumed run keeps its batch size: another one would be another run.
+            if not job.halve_batch_size or not half or job.resume:
                 raise DeviceError(
                     f"The memory does not suffice for BATCH_SIZE {job.batch_size}. "
                     + (f"Set it to {half}, or take" if half else "Take")
@@ -221,8 +222,8 @@ class _Training:
         """Gather training pixels for the linear classifier; a network that can start from it does."""
         order = np.random.default_rng(self._job.seed).permutation(len(self._chips["train"])).tolist()
         gathered = gather_pixels(_arrays(self._chips["train"], order), len(self._dataset.classes), self._progress)
-        model = self._start.network.model
-        if self._start.anew and isinstance(model, SpectralNetwork) and model.start_from(gathered):
+        start, model = self._start, self._start.network.model
+        if start.new_head and isinstance(model, SpectralNetwork) and model.start_from(gathered, not start.anew):
             self._progress.info("The network starts as the linear discriminant of the training pixels.")
         return gathered
 
@@ -373,8 +374,13 @@ def _choose_hardware(job: TrainJob) -> Hardware:
         raise DeviceError(f"DEVICES is {job.devices}, but this computer has {torch.cuda.device_count()} GPU(s).")
     if device.type == "mps" and processes > 1:
         raise DeviceError(f"DEVICES is {job.devices}, but an Apple GPU can only be used by one process. Set it to 1.")
-    if processes > 1 and (job.lr_finder or job.unfreeze_epoch):
-        name = "LR_FINDER" if job.lr_finder else "UNFREEZE_EPOCH"
+    alone = {
+        "LR_FINDER": job.lr_finder,
+        "UNFREEZE_EPOCH": bool(job.unfreeze_epoch),
+        "HALVE_BATCH_SIZE": job.halve_batch_size,
+    }
+    name = next((name for name, wanted in alone.items() if wanted), "")
+    if processes > 1 and name:
         raise ConfigError(f"{name} works on one device only. Set DEVICES to 1, or leave {name} out.")
     return Hardware(device, choose_precision(job.precision, device), processes // nodes, nodes)
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -110,9 +113,19 @@ def mean_iou(network: Network, images: Tensor, labels: Tensor) -> float:
     return Scores.of(labels.numpy().astype(np.uint8), predicted.numpy().astype(np.uint8), 3).mean_iou
 
 
+NARROW: dict[str, dict[str, Any]] = {
+    "upernet": {"decoder_channels": 64},
+    "dpt": {"decoder_intermediate_channels": (32, 32, 64, 64), "decoder_fusion_channels": 64},
+}
+"""Fewer channels for decoders that take long."""
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_overfits_four_chips(architecture: str) -> None:
+def test_overfits_four_chips(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot learn four chips by heart has a wrong head, a wrong loss, or logits that are none."""
+    design = ARCHITECTURES[architecture]
+    settings = {**design.settings, **NARROW.get(architecture, {})}
+    monkeypatch.setitem(ARCHITECTURES, architecture, replace(design, settings=settings))
     images, labels = four_chips()
     network = tiny(architecture, bands=3, classes=3)
     rate, warm_up, reached = (1e-3 if architecture == "dpt" else 5e-3), 10, 0.0

@@ -61,9 +61,7 @@ def test_a_canceled_training_stops_as_canceled(cancel_at: int, tmp_path: Path) -
     progress = Recorder(cancel_at)
     journal = Journal(tmp_path / "history.csv", progress, 2)
     with pytest.raises(Canceled):
-        fit_samples(
-            small_segmenter(), tmp_path, samples(8), samples(4), 2, callbacks=(Steering(progress, 2), journal)
-        )
+        fit_samples(small_segmenter(), tmp_path, samples(8), samples(4), 2, callbacks=(Steering(progress, 2), journal))
     assert len(journal.rows) == (cancel_at > 3)
 
 

@@ -91,16 +91,14 @@ def test_the_mode_is_restored_after_an_error() -> None:
 @pytest.mark.parametrize(("count", "shown"), [(0, []), (1, [0]), (3, [0, 1, 2]), (10, [0, 3, 6, 9])])
 def test_examples_are_evenly_spread(count: int, shown: list[int]) -> None:
     class Asked(list):  # type: ignore[type-arg]
-        asked: list[int] = []
-
         def __getitem__(self, index: Any) -> Any:
-            self.asked.append(index)
+            asked.append(index)
             return super().__getitem__(index)
 
     chips: Any = Asked(samples(count))
-    chips.asked = []
+    asked: list[int] = []
     pictures = show(small_network(), chips, model_card(), PROCESSOR)
-    assert chips.asked == shown and len(pictures) == len(shown) <= EXAMPLES
+    assert asked == shown and len(pictures) == len(shown) <= EXAMPLES
 
 
 def test_a_picture_holds_the_reference_and_the_prediction_where_there_is_data() -> None:

@@ -39,11 +39,11 @@ def test_seeds_stay_what_they_are_from_version_to_version() -> None:
 def test_what_was_drawn_before_does_not_matter_and_nothing_global_moves() -> None:
     first = torch.rand(5, generator=generator(1, ORDER, 2))
     torch.manual_seed(3)
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     python_random.seed(3)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), python_random.getstate()  # type: ignore[index,union-attr] # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), python_random.getstate()  # type: ignore[index,union-attr]
     again = torch.rand(5, generator=generator(1, ORDER, 2))
     assert torch.equal(first, again)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index] # noqa: NPY002
+    assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
     assert before[2] == python_random.getstate()

@@ -222,3 +222,19 @@ def test_the_verdict_compares_with_what_needs_no_network() -> None:
         text = verdict(network, baselines)
         assert text is not None and all(hint in text for hint in hints)
     assert verdict(Scores.empty(3), both) is None
+
+
+def test_a_finite_loss_that_runs_away_is_named_once() -> None:
+    said = watch([*rising(3), *[onesided(0.5)] * 20], losses=[2.0, 1.9, 1.8, *[1e15] * 20])
+    assert [epoch for epoch, _ in said] == [3]
+    assert "run away to 1e+15" in said[0][1] and "LEARNING_RATE" in said[0][1]
+
+
+def test_a_class_that_is_called_class_is_named_once() -> None:
+    said = watch([onesided(1.0)] * 40, replace(FINE, majority_iou=math.nan), names=("class 7", "b", "c"))
+    assert "predicted as class 7, which" in said[0][1]
+
+
+def test_a_perfect_network_is_not_scolded() -> None:
+    perfect = Scores(np.diag([50, 50]))
+    assert verdict(perfect, Baselines(majority(np.array([50, 50]), np.array([50, 50])), perfect)) is None
