@@ -212,6 +212,17 @@ def make_environment(folder: Path, requirements: Sequence[Path], python: Path) -
     return made
 
 
+def is_first_process() -> bool:
+    """Tell whether this process speaks for all that work on a job together; alone, it does.
+
+    The variables are those of ``torchrun``, Lightning and SLURM.
+    """
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    return True
+
+
 def main(arguments: Sequence[str]) -> int:
     """Make the plugin's own environment, or the one in a given folder with given requirements."""
     package = Path(__file__).resolve().parents[1]
@@ -232,14 +243,3 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
-
-
-def is_first_process() -> bool:
-    """Tell whether this process speaks for all that work on a job together; alone, it does.
-
-    The variables are those of ``torchrun``, Lightning and SLURM.
-    """
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return os.environ[name] == "0" and os.environ.get("NODE_RANK", "0") == "0"
-    return True

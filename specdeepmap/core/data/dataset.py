@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.classes import ClassEntry, ClassTable, color
 from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import write_table
 from specdeepmap.core.data.splits import SPLIT_NAMES
 from specdeepmap.core.errors import DatasetError
@@ -27,10 +28,10 @@ from specdeepmap.core.errors import DatasetError
 CSV_NAMES = {"train": "train_files.csv", "validation": "validation_files.csv", "test": "test_files.csv"}
 SUMMARY_NAME = "Summary_train_val.csv"
 STATISTICS_NAME = "Normalize_Bands.csv"
-
-_TITLES = ("Train", "Validation", "Test")
 INDEX_NAME = "tiles.gpkg"
 REPORT_NAME = "dataset_report.html"
+
+_TITLES = ("Train", "Validation", "Test")  # of the sets, in the summary's columns
 
 # Side files and what GDAL, QGIS or an operating system leave in a folder of chips.
 _NO_CHIP = {
@@ -94,8 +95,21 @@ class Dataset:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Labelled pixels ``(sets, classes)``, the sets in the order train, validation, test."""
-        return read_counts(self.folder / SUMMARY_NAME)
+        """Labelled pixels ``(sets, classes)``, the sets in the order train, validation, test.
+
+        They are counted in the chips where the summary does not tell: its columns of counts are optional.
+        """
+        known = read_counts(self.folder / SUMMARY_NAME)
+        if known is not None:
+            return known
+        return np.stack([self._count(self.chips[name]) for name in SPLIT_NAMES])
+
+    def _count(self, pairs: Sequence[ChipPair]) -> NDArray[np.int64]:
+        found = np.zeros(256, np.int64)
+        for pair in pairs:
+            raster = Raster.open(pair.label, georeference="NONE")
+            found += np.bincount(self.classes.encode(raster.read(raster.whole)[0][0]).ravel(), minlength=256)
+        return found[: len(self.classes)]
 
     @property
     def fingerprint(self) -> str:
@@ -220,15 +234,18 @@ def read_summary(path: Path) -> tuple[ClassTable, tuple[float, ...], float]:
     return ClassTable(entries=tuple(entry for entry, _ in entries)), weights, scale
 
 
-def read_counts(path: Path) -> NDArray[np.int64]:
-    """Read the labelled pixels ``(sets, classes)`` of the class summary.
+def read_counts(path: Path) -> NDArray[np.int64] | None:
+    """Read the labelled pixels ``(sets, classes)`` of the class summary; None where it has no such columns.
 
     Raises:
         DatasetError: if the table is wrong.
     """
     columns = [f"{title} Count" for title in _TITLES]
-    rows = sorted(_read_rows(path, ("Class ID", *columns), "DATASET_FOLDER"), key=lambda row: float(row["Class ID"]))
+    rows = _read_rows(path, ("Class ID",), "DATASET_FOLDER")
+    if any(column not in row for row in rows for column in columns):
+        return None
     try:
+        rows.sort(key=lambda row: float(row["Class ID"]))
         return np.array([[int(float(row[column] or 0)) for row in rows] for column in columns], np.int64)
     except (ValueError, TypeError) as error:  # TypeError: a row is too short
         raise DatasetError(f"{path} holds a number that cannot be read: {error}.") from error

@@ -10,6 +10,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 
@@ -52,18 +53,41 @@ def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress
     Raises:
         DatasetError: if no training pixel is labelled, so that there is no loss to look at.
     """
+    window: deque[float] = deque(maxlen=min(max(len(loader), WINDOW[0]), WINDOW[1]))
+    curve: dict[float, float] = {}
+    rate = mean = math.nan
+    for rate, loss in _train_copy(segmenter, loader, hardware, progress):
+        window.append(loss)
+        mean = sum(window) / len(window)
+        if not math.isfinite(mean) or mean > DIVERGED * min(curve.values(), default=mean):
+            break
+        if len(window) == window.maxlen:
+            curve[rate] = mean
+    if not window:
+        raise DatasetError("LR_FINDER: no training chip has a labelled pixel, so there is no loss to look at.")
+    if not curve and math.isfinite(mean):  # there were few batches with labels
+        curve[rate] = mean
+    if not curve:
+        raise DatasetError(
+            "LR_FINDER: the loss is no finite number at any learning rate. Check the image values for extremes that "
+            "are not declared as no-data, and switch NORMALIZE on."
+        )
+    lowest = min(curve.values())
+    return float(f"{max(rate for rate, loss in curve.items() if loss <= NEAR * lowest) / BELOW_LIMIT:.2g}")
+
+
+def _train_copy(
+    segmenter: Segmenter, loader: Loader, hardware: Hardware, progress: Progress
+) -> Iterator[tuple[float, float]]:
+    """Train a copy of the network and yield learning rate and loss of each batch that has labels."""
     network = copy.deepcopy(segmenter.network).to(hardware.device).train()
     criterion = copy.deepcopy(segmenter.criterion).to(hardware.device)
     recipe = segmenter.recipe
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[recipe.optimizer].build(trained, LOWEST, recipe.weight_decay)
     torch.manual_seed(seed_of(recipe.seed, NETWORK))
-    window: deque[float] = deque(maxlen=min(max(len(loader), WINDOW[0]), WINDOW[1]))
-    curve: dict[float, float] = {}
-    for step, (images, labels) in enumerate(_endless(loader)):
+    for step, (images, labels) in enumerate(islice(_endless(loader), STEPS)):
         progress.check()
-        if step == STEPS:
-            break
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -76,18 +100,8 @@ def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress
         mean_loss(total, weight).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         progress.report((step + 1) / STEPS)
-        if not weight:
-            continue
-        window.append(float(total.detach() / weight))
-        mean = sum(window) / len(window)
-        if not math.isfinite(mean) or mean > DIVERGED * min(curve.values(), default=mean):
-            break
-        if len(window) == window.maxlen:
-            curve[rate] = mean
-    if not curve:
-        raise DatasetError("LR_FINDER: no training chip has a labelled pixel, so there is no loss to look at.")
-    lowest = min(curve.values())
-    return float(f"{max(rate for rate, loss in curve.items() if loss <= NEAR * lowest) / BELOW_LIMIT:.2g}")
+        if weight:
+            yield rate, float(total.detach() / weight)
 
 
 def _endless(loader: Loader) -> Iterator[Sample]:

@@ -63,8 +63,14 @@ class SpectralNetwork(nn.Module):
         self.segmentation_head = Head(bands, narrow, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images ``(N, C, H, W)`` into logits ``(N, K, H, W)``."""
-        logits: Tensor = self.segmentation_head(images, self.surroundings(self.spectrum(self.components(images))))
+        """Turn images ``(N, C, H, W)`` into logits ``(N, K, H, W)``.
+
+        Sums over the bands are taken in float32, also under autocast: bfloat16 has three digits, and neighbouring bands
+        differ by less.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            components, discriminant = self.components(images), self.segmentation_head.linear(images)
+        logits: Tensor = self.segmentation_head(discriminant, self.surroundings(self.spectrum(components)))
         return logits
 
     @torch.no_grad()
@@ -98,7 +104,7 @@ class SpectralNetwork(nn.Module):
 
 
 class Head(nn.Module):
-    """Add up a linear function of the bands and one of the features.
+    """A linear function of the bands, and one of the features that is added to it.
 
     Args:
         bands, features: numbers of channels that enter.
@@ -113,9 +119,9 @@ class Head(nn.Module):
         nn.init.zeros_(self.refinement.weight)
         nn.init.zeros_(self.refinement.bias)  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor, features: Tensor) -> Tensor:
-        """Give logits ``(N, K, H, W)``."""
-        logits: Tensor = self.linear(images) + self.refinement(self.dropout(features))
+    def forward(self, discriminant: Tensor, features: Tensor) -> Tensor:
+        """Add to the values of the linear function; give logits ``(N, K, H, W)``."""
+        logits: Tensor = discriminant + self.refinement(self.dropout(features))
         return logits
 
 

@@ -46,14 +46,12 @@ class EpochFacts:
         epoch: its number, from 0.
         train_loss: mean over the labelled pixels.
         scores: on the validation chips, or on the training chips where there are none.
-        learning_rate: in this epoch.
         labelled: whether any training pixel is; without one there is no loss to speak of.
     """
 
     epoch: int
     train_loss: float
     scores: Scores
-    learning_rate: float
     labelled: bool = True
 
 

@@ -46,7 +46,6 @@ class Watching(Callback):
             epoch=segmenter.epoch,
             train_loss=train.loss,
             scores=(validation if trainer.enable_validation else train).scores,
-            learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
             labelled=bool(train.scores.matrix.any()),
         )
         self._warnings.say(*self._watcher.look(facts))

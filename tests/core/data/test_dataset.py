@@ -25,6 +25,7 @@ from specdeepmap.core.data.dataset import (
 )
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.errors import DatasetError
+from tests.helpers import write_raster
 
 
 def chips(folder: Path, *names: str) -> list[ChipPair]:
@@ -165,6 +166,17 @@ def test_a_dataset_with_the_mandatory_columns_only(tmp_path: Path) -> None:
     assert dataset.statistics == Normalization(scale=1, mean=(10, 0), std=(2.5, 1), bad=(False, False))
     (tmp_path / "Normalize_Bands.csv").unlink()
     assert Dataset.open(tmp_path).statistics is None
+
+
+def test_pixels_are_counted_where_the_summary_does_not_tell(tmp_path: Path) -> None:
+    made = chips(tmp_path, "a", "b")
+    for pair, labels in zip(made, ([[1, 1, 3], [0, 9, 3]], [[3, 3, 3], [3, 3, 1]]), strict=True):
+        write_raster(pair.label, np.array(labels, np.uint8), nodata=0)
+    (tmp_path / "train_files.csv").write_text("image,mask\nimages/a.tif,labels/a.tif\n")
+    (tmp_path / "validation_files.csv").write_text("image,mask\nimages/b.tif,labels/b.tif\n")
+    (tmp_path / "Summary_train_val.csv").write_text("Class ID,Class Train Weight,Scaler\n3,2,None\n1,0.5,None\n")
+    assert read_counts(tmp_path / "Summary_train_val.csv") is None
+    assert Dataset.open(tmp_path).counts.tolist() == [[2, 2], [1, 5], [0, 0]]
 
 
 def test_statistics_are_read_to_the_last_bit(tmp_path: Path, random: np.random.Generator) -> None:

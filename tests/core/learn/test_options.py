@@ -68,6 +68,16 @@ def test_shapes_of_the_schedules() -> None:
     assert cosine.index(max(cosine)) <= 3 and cosine[-1] < 0.001
 
 
+@pytest.mark.parametrize(("change", "rate"), [(-0.01, 0.1), (0.01, 0.01)])
+def test_plateau_waits_while_the_loss_falls(change: float, rate: float) -> None:
+    optimizer = OPTIMIZERS["sgd"].build([torch.nn.Parameter(torch.zeros(1))], 0.1, 0.0)
+    schedule = SCHEDULERS["plateau"].build(optimizer, 0)
+    for epoch in range(9):
+        optimizer.step()
+        schedule.step(1.0 + change * epoch)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_downhill(name: str) -> None:
     place = torch.nn.Parameter(torch.tensor([3.0]))

@@ -43,7 +43,9 @@ def as_image(pixels: Array) -> Tensor:
 
 @pytest.mark.parametrize(("bands", "classes"), [(3, 2), (218, 12), (500, 20)])
 def test_it_is_compact(bands: int, classes: int) -> None:
-    assert sum(parameter.numel() for parameter in network(bands, classes).parameters()) < 250_000  # a U-Net with resnet18 has 14 million
+    assert (
+        sum(parameter.numel() for parameter in network(bands, classes).parameters()) < 250_000
+    )  # a U-Net with resnet18 has 14 million
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40))

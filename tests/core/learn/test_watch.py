@@ -58,7 +58,7 @@ def watch(
     watcher, given_losses = Watcher(about, names), iter(losses)
     said = []
     for epoch, entry in enumerate(scores):
-        facts = EpochFacts(epoch, next(given_losses, 1.0), entry, about.learning_rate)
+        facts = EpochFacts(epoch, next(given_losses, 1.0), entry)
         said += [(epoch, text) for text in watcher.look(facts)]
     return said
 
@@ -122,7 +122,7 @@ def test_a_loss_that_is_no_number_is_named_once(value: float) -> None:
 
 def test_a_loss_of_no_labelled_pixel_is_no_failure() -> None:
     watcher = Watcher(FINE)
-    assert watcher.look(EpochFacts(5, math.nan, Scores.empty(3), 0.001, labelled=False)) == []
+    assert watcher.look(EpochFacts(5, math.nan, Scores.empty(3), labelled=False)) == []
 
 
 def test_a_loss_may_be_large_and_a_failure_after_a_recovery_is_seen() -> None:
