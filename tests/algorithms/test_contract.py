@@ -95,7 +95,7 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
         "NORMALIZE": Asked("boolean", True),
         "BATCH_SIZE": whole(8, 1),
         "EPOCHS": whole(50, 1),
-        "LEARNING_RATE": number(0.001, 0),
+        "LEARNING_RATE": number(None, 0, flags="o"),  # what suits the architecture
         "LR_FINDER": Asked("boolean", False),
         "DEVICE": DEVICE,
         "LOSS": choice("cross_entropy", "cross_entropy", "dice", "focal", "cross_entropy_dice", flags="A", more=True),

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from specdeepmap.core.data.land import CLASSES
-from specdeepmap.core.data.options import COMPRESSIONS, EDGES, SPLITS
-from specdeepmap.core.learn.architectures import ARCHITECTURES, USUAL_BACKBONES
+from specdeepmap.core.data.options import COMPRESSIONS, EDGES, SPLITS, Choice
+from specdeepmap.core.learn.architectures import ARCHITECTURES, AUTO, USUAL_BACKBONES
+from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.options import DEVICES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from specdeepmap.core.learn.weights import WEIGHTS
 from tests.desktop import CHIPS, NAMES, SMALLEST, Chain
@@ -23,7 +24,8 @@ CHOICES = {
     ("rastersplitter", "EDGES"): EDGES,
     ("rastersplitter", "COMPRESSION"): COMPRESSIONS,
     ("datasetmaker", "SPLIT"): SPLITS,
-    ("trainer", "ARCHITECTURE"): ARCHITECTURES,
+    ("trainer", "ARCHITECTURE"): {AUTO: Choice("Automatic"), **ARCHITECTURES},
+    ("trainer", "LOSS"): LOSSES,
     ("trainer", "PRETRAINED_WEIGHTS"): WEIGHTS,
     ("trainer", "DEVICE"): DEVICES,
     ("trainer", "OPTIMIZER"): OPTIMIZERS,
@@ -140,7 +142,7 @@ def test_filled_in_dialog_gives_exactly_what_a_script_would_write(
     assert {name: value for name, value in given.items() if value} == {
         name: value for name, value in {**defaults, "DATASET_FOLDER": str(tmp_path)}.items() if value
     }
-    assert (given["EPOCHS"], given["LEARNING_RATE"], given["ARCHITECTURE"]) == (50, 0.001, "unet")
+    assert (given["EPOCHS"], given.get("LEARNING_RATE"), given["ARCHITECTURE"]) == (50, None, "auto")
 
 
 @pytest.mark.parametrize(("name", "parameter"), CHOICES)

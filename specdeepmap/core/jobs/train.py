@@ -230,11 +230,12 @@ class TrainJob(Job):
         50,
         minimum=1,
     )
-    learning_rate: float = ask(
+    learning_rate: float | None = ask(
         "number",
-        "Learning rate",
-        "Size of the steps of the optimiser at its peak. Default: 0.001. Lower it when the loss jumps or becomes NaN.",
-        0.001,
+        "Learning rate (if skipped: what suits the architecture)",
+        "Size of the steps of the optimiser at its peak. Default: empty = 0.003 for spectral, 0.001 for all other "
+        "architectures; the log says which. Lower it when the loss jumps or becomes NaN.",
+        None,
         above=0,
     )
     lr_finder: bool = ask(

@@ -48,6 +48,7 @@ class Architecture:
         build: of a design of ours: builds it from the numbers of bands and classes.
         stride: what the sides of its inputs must be a multiple of; 0 = twice what its encoder says.
         minimum: smallest side of a chip in pixels; smaller chips are padded.
+        rate: learning rate that suits it, see the benchmarks.
         refused: beginnings of encoder names that the design cannot use.
         reason: why some encoders cannot be used.
         advice: which encoders can.
@@ -60,6 +61,7 @@ class Architecture:
     build: Callable[[int, int], nn.Module] | None = None
     stride: int = _STRIDE
     minimum: int = 0
+    rate: float = 0.001
     refused: tuple[str, ...] = ()
     reason: str = ""
     advice: str = "Take BACKBONE resnet18 or efficientnet-b0, which work with every architecture that has a backbone"
@@ -110,7 +112,7 @@ ARCHITECTURES = {
         "tu-deit_tiny_patch16_224, or ARCHITECTURE unet",
         settings={"dynamic_img_size": True},
     ),
-    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=8),
+    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=8, rate=0.003),
     "justo_unet_simple": Architecture(
         "2D-Justo-UNet-Simple", "Justo et al. 2023, arXiv 2310.16210", build=_justo_unet_simple, stride=4
     ),
@@ -120,7 +122,7 @@ ARCHITECTURES = {
 AUTO = "auto"
 """Stands for the design that ``choose_architecture`` takes."""
 
-SPARSE_PIXELS = 50_000
+SPARSE_PIXELS = 500_000
 """Labelled pixels below which a compact network is taken; see the benchmarks."""
 
 

@@ -12,7 +12,13 @@ from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import CheckpointError, ConfigError, DatasetError
 from specdeepmap.core.jobs import TrainJob
-from specdeepmap.core.learn.architectures import ARCHITECTURES, AUTO, build_network, choose_architecture
+from specdeepmap.core.learn.architectures import (
+    ARCHITECTURES,
+    AUTO,
+    build_network,
+    check_backbone,
+    choose_architecture,
+)
 from specdeepmap.core.learn.callbacks import Row, read_history
 from specdeepmap.core.learn.checkpoint import SCHEDULE_KEY, ModelCard, load_checkpoint, parse_checkpoint
 from specdeepmap.core.learn.keeping import LAST_NAME
@@ -110,6 +116,7 @@ class Beginning:
     def _anew(self) -> Start:
         """Start from random or pretrained weights."""
         job, why = self.job, ""
+        check_backbone(job.backbone)  # also where it turns out that none is needed: a typing error is one
         architecture = job.architecture
         if architecture == AUTO:
             architecture, why = choose_architecture(

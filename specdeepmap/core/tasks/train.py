@@ -157,6 +157,11 @@ class _Training:
         )
 
     @property
+    def _rate(self) -> float:
+        """The learning rate that was set, or that suits the design."""
+        return self._job.learning_rate or ARCHITECTURES[self._start.architecture].rate
+
+    @property
     def _validates(self) -> bool:
         return bool(self._dataset.chips["validation"])
 
@@ -185,7 +190,7 @@ class _Training:
         """Put network, loss and optimiser together."""
         job, start = self._job, self._start
         weights = class_weights(self._dataset.weights, job.class_weight_power) if job.class_weights else None
-        recipe = Recipe(job.optimizer, job.learning_rate, job.weight_decay, job.scheduler, job.seed, job.unfreeze_epoch)
+        recipe = Recipe(job.optimizer, self._rate, job.weight_decay, job.scheduler, job.seed, job.unfreeze_epoch)
         network = start.network.to(memory_format=torch.channels_last)
         augment = build_augmenter(job.augmentations()) if job.augmentations() else None
         return Segmenter(network, self._card(), LOSSES[job.loss].build(weights), recipe, augment)
@@ -198,9 +203,7 @@ class _Training:
         self._progress.report(0.0, "Finding the learning rate")
         loader = self._feed().train_dataloader()
         rate = find_rate(segmenter, loader, self._hardware, self._progress.part(0.0, 0.0))
-        self._progress.info(
-            f"LR_FINDER: the learning rate is {rate:g}, instead of LEARNING_RATE {job.learning_rate:g}."
-        )
+        self._progress.info(f"LR_FINDER: the learning rate is {rate:g}, instead of LEARNING_RATE {self._rate:g}.")
         self._use_rate(segmenter, rate)
 
     def _use_rate(self, segmenter: Segmenter, rate: float) -> None:
@@ -215,7 +218,7 @@ class _Training:
             segmenter.go_on(len(interrupted.rows), interrupted.optimizer, interrupted.schedule)
             rate = float(interrupted.card.settings["learning_rate"])
             self._use_rate(segmenter, rate)
-            if rate != self._job.learning_rate:
+            if self._job.learning_rate not in (None, rate):
                 self._progress.info(f"RESUME: LEARNING_RATE stays {rate:g}, as before the interruption.")
 
     def _gather_pixels(self) -> LinearClassifier:
@@ -257,7 +260,7 @@ class _Training:
     def _card(self) -> ModelCard:
         """Describe the model that is about to be trained."""
         job, start, chip = self._job, self._start, self._chip
-        settings = {**training_settings(job), "frozen": start.frozen}
+        settings = {**training_settings(job), "learning_rate": self._rate, "frozen": start.frozen}
         if start.why:
             settings["architecture_reason"] = start.why
         trained_on = (pair.name for name in ("train", "validation") for pair in self._dataset.chips[name])
@@ -289,7 +292,7 @@ class _Training:
             f"{ARCHITECTURES[self._start.architecture].title}{backbone}: {_count(total)} parameters, "
             f"{_count(trained)} of them trained; {len(dataset.chips['train'])} training and "
             f"{len(dataset.chips['validation'])} validation chips, {len(dataset.classes)} classes; "
-            f"{many}{hardware.device.type}, {hardware.precision}."
+            f"{many}{hardware.device.type}, {hardware.precision}; learning rate {segmenter.recipe.learning_rate:g}."
         )
         if job.class_weights and not LOSSES[job.loss].weighted:
             progress.info(f"Class weights are not used: LOSS {job.loss} counts every class alike.")
