@@ -318,8 +318,8 @@ class TrainJob(Job):
     num_workers: int = ask(
         "integer",
         "Loader threads (−1 = automatic)",
-        "Threads that read chips ahead; chips stay in memory where all fit. −1 = auto: one per core, four at most. "
-        "Default: −1.",
+        "Threads that read chips ahead. −1 = auto: one per core, four at most; none where all chips fit into memory "
+        "and the processor trains. Default: −1.",
         -1,
         minimum=-1,
         advanced=True,

@@ -94,6 +94,11 @@ class Chips:
         self._pairs, self._classes, self._normalization = pairs, classes, normalization
         self._kept: dict[int, Sample] | None = {} if cached else None
 
+    @property
+    def cached(self) -> bool:
+        """Whether decoded chips are kept in memory."""
+        return self._kept is not None
+
     def __len__(self) -> int:
         return len(self._pairs)
 

@@ -68,9 +68,11 @@ class Tally:
             logits: ``(N, K, H, W)``.
             labels: class indices ``(N, H, W)``.
         """
-        labelled = labels != IGNORE_INDEX
-        pairs = labels[labelled] * self._classes + logits.detach().argmax(dim=1)[labelled]
-        self._matrix = self._matrix.to(labels.device) + torch.bincount(pairs, minlength=self._classes**2)
+        # Unlabelled pixels are counted in a bin behind the matrix: picking out the others would take longer.
+        cells = self._classes**2
+        pairs = labels * self._classes + logits.detach().argmax(dim=1)
+        counted = torch.bincount(pairs.where(labels != IGNORE_INDEX, cells).flatten(), minlength=cells + 1)
+        self._matrix = self._matrix.to(labels.device) + counted[:cells]
         sums = torch.stack((loss.detach(), weight))
         exact = sums if sums.device.type == "mps" else sums.double()  # MPS has no float64
         self._loss = self._loss.to(exact.dtype).to(exact.device) + exact
