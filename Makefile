@@ -6,8 +6,9 @@ DEMO_FOLDER ?= demo
 SENSOR ?= sentinel2
 IMAGE ?=
 LABELS ?=
+DATA ?=
 
-.PHONY: help setup demo test lint docs zip bench-data bench-train clean
+.PHONY: help setup demo test lint docs zip bench-data bench-train bench-accuracy clean
 
 help:
 	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
@@ -16,6 +17,7 @@ help:
 	@echo 'make docs   build the documentation'
 	@echo 'make bench-data  measure splitter and dataset maker'
 	@echo 'make bench-train  measure the trainer'
+	@echo 'make bench-accuracy DATA=…  train on a scene folder and score on its test labels'
 	@echo 'make zip    make a plugin zip in dist/'
 	@echo 'make setup  install QGIS where missing, and make .venv'
 
@@ -38,6 +40,9 @@ docs: setup
 
 zip: setup
 	$(PYTHON) package.py zip
+
+bench-accuracy: setup
+	@$(PYTHON) benchmarks/accuracy.py "$(DATA)"
 
 bench-train: setup
 	@$(PYTHON) benchmarks/train.py

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import CheckpointError, ConfigError
 from specdeepmap.core.learn.weightfile import read_tensors
+from specdeepmap.core.progress import Progress
 from specdeepmap.core.record import Record
 
 if TYPE_CHECKING:
@@ -141,3 +143,28 @@ def parse_checkpoint(content: Any, path: Path, parameter: str) -> tuple[ModelCar
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{parameter} {path} holds no weights.")
     return card, {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
+
+
+def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:
+    """Warn where as many bands as a model knows have other names or wavelengths."""
+    names = [band.name for band in raster.bands]
+    renamed = [
+        f"{number} ({known} / {name})"
+        for number, (known, name) in enumerate(zip(card.bands, names, strict=True), 1)
+        if known != name
+    ]
+    if renamed:
+        progress.warning(f"{parameter}: band names differ from the model's (model / image): {_few(renamed)}.")
+    moved = [
+        f"{number} ({known:g} / {band.wavelength_nm:g} nm)"
+        for number, (known, band) in enumerate(zip(card.wavelengths_nm, raster.bands, strict=True), 1)
+        if known is not None and band.wavelength_nm is not None and abs(known - band.wavelength_nm) > 1
+    ]
+    if moved:
+        progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {_few(moved)}.")
+
+
+def _few(entries: Sequence[str]) -> str:
+    """List the first entries and say how many more there are."""
+    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    return ", ".join(entries[:5]) + more

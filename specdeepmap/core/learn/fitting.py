@@ -53,10 +53,21 @@ class Feed(lightning.LightningDataModule):
         seed: of the order.
         threads: that read ahead.
         pin: page-lock batches, for a GPU.
+        sizes: of the validation chips; None = all alike.
     """
 
-    def __init__(self, train: Chips, validation: Chips, batch_size: int, seed: int, threads: int, pin: bool) -> None:
+    def __init__(
+        self,
+        train: Chips,
+        validation: Chips,
+        batch_size: int,
+        seed: int,
+        threads: int,
+        pin: bool,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         super().__init__()
+        self._sizes = sizes
         self._train, self._validation = train, validation
         self._batch_size, self._seed, self._threads, self._pin = batch_size, seed, threads, pin
 
@@ -69,7 +80,8 @@ class Feed(lightning.LightningDataModule):
     def val_dataloader(self) -> Loader:
         """Give this process's share of the validation chips: each chip belongs to one process, none is doubled."""
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        order = Order(len(self._validation), VALIDATION_BATCH * self._batch_size, None, rank, ranks)
+        size = VALIDATION_BATCH * self._batch_size
+        order = Order(len(self._validation), size, None, rank, ranks, self._sizes)
         return Loader(self._validation, order, self._threads, self._pin)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from specdeepmap.core.progress import Progress
 
 CACHE_SHARE = 0.25
 """Share of the free memory that decoded chips may take."""
+
+CONTAINER = Path("/sys/fs/cgroup")
+"""Where Linux tells the memory limit of a container or a cluster job."""
 
 Sample = tuple[Tensor, Tensor]
 
@@ -102,6 +106,12 @@ class Chips:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Rows and columns of each chip, from the headers of the files."""
+        wholes = (Raster.open(pair.image, georeference="NONE").whole for pair in self._pairs)
+        return [(whole.height, whole.width) for whole in wholes]
+
     def __getitem__(self, index: int) -> Sample:
         if self._kept is not None and index in self._kept:
             return self._kept[index]
@@ -122,29 +132,44 @@ class Order:
         count: number of chips.
         batch_size: chips per batch.
         seed: of the shuffling; None = not for training.
+        sizes: of the chips, rows and columns; None = all alike. Outside of training no batch mixes them, since a chip
+            that is filled up to the size of another one is predicted differently.
         rank, ranks: this process, and how many share the chips. In training each takes equally many, for which some
             chips may be taken twice; otherwise every chip is taken once.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None, rank: int = 0, ranks: int = 1) -> None:
-        self._count, self._size, self._seed = count, batch_size, seed
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        rank: int = 0,
+        ranks: int = 1,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self._count, self._size, self._seed, self._sizes = count, batch_size, seed, sizes
         self._rank, self._ranks = rank, ranks
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Give the batches of an epoch."""
         if self._seed is None:
-            chips = list(range(self._count))[self._rank :: self._ranks]
-        else:
-            drawn = torch.randperm(self._count, generator=generator(self._seed, ORDER, epoch)).tolist()
-            drawn += (drawn * self._ranks)[: -self._count % self._ranks]  # there may be fewer chips than processes
-            chips = drawn[self._rank :: self._ranks]
-        batches = [chips[start : start + self._size] for start in range(0, len(chips), self._size)]
-        if self._seed is None:
-            return batches
+            return self._by_size(list(range(self._count))[self._rank :: self._ranks])
+        drawn = torch.randperm(self._count, generator=generator(self._seed, ORDER, epoch)).tolist()
+        drawn += (drawn * self._ranks)[: -self._count % self._ranks]  # there may be fewer chips than processes
+        batches = self._cut(drawn[self._rank :: self._ranks])
         if len(batches) > 1 and self._size > 1 and len(batches[-1]) == 1:
             single = batches.pop()
             batches[-1] += single
         return [batch * 2 if len(batch) == 1 else batch for batch in batches]
+
+    def _by_size(self, chips: Sequence[int]) -> list[list[int]]:
+        groups: dict[tuple[int, int], list[int]] = {}
+        for chip in chips:
+            groups.setdefault(self._sizes[chip] if self._sizes else (0, 0), []).append(chip)
+        return [batch for group in groups.values() for batch in self._cut(group)]
+
+    def _cut(self, chips: Sequence[int]) -> list[list[int]]:
+        return [list(chips[start : start + self._size]) for start in range(0, len(chips), self._size)]
 
 
 class Loader:
@@ -194,17 +219,28 @@ def collate(samples: Sequence[Sample]) -> Sample:
     return torch.stack(images), torch.stack(masks)
 
 
-def fits_in_memory(pairs: Sequence[ChipPair], bands: int) -> bool:
-    """Tell whether the decoded chips fit into the share of the free memory that they may take."""
+def fits_in_memory(pairs: Sequence[ChipPair], bands: int, processes: int = 1) -> bool:
+    """Tell whether the decoded chips fit into the share of the free memory that they may take.
+
+    Args:
+        pairs: the chips.
+        bands: of the images.
+        processes: that each keep all chips, on this computer.
+    """
     if not pairs:
         return True
     grid = Raster.open(pairs[0].image).grid
-    return len(pairs) * grid.width * grid.height * (4 * bands + 1) <= CACHE_SHARE * free_memory()
+    return len(pairs) * grid.width * grid.height * (4 * bands + 1) <= CACHE_SHARE * free_memory() / processes
 
 
 def free_memory() -> int:
-    """Give the free memory in bytes; 4 GB where the system does not tell."""
+    """Give the free memory in bytes, within a container's limit; 4 GB where the system does not tell."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return 4 * 2**30
+        free = 4 * 2**30
+    try:
+        limit, used = (int((CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no container, or one without a limit: max
+        return free
+    return max(min(free, limit - used), 0)

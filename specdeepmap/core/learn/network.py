@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,8 +59,8 @@ class Network(nn.Module):
         # would be dropped in validation, too.
         self.encoder.eval()
         if not first_layer:
-            for parameter in first_convolution(self.encoder).parameters():
-                parameter.requires_grad_(True)
+            for layer in band_layers(self.encoder, 2 * self.stride):
+                layer.requires_grad_(True)
 
     def unfreeze_encoder(self) -> None:
         """Train the backbone again, with its running statistics and its dropout."""
@@ -75,6 +76,33 @@ class Network(nn.Module):
         """Count the parameters: all, and those that are trained."""
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
         return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+@torch.no_grad()
+def band_layers(encoder: nn.Module, size: int) -> list[nn.Conv2d]:
+    """Give the layers that see the bands: the first one, and in some designs, such as MobileOne, others beside it.
+
+    Args:
+        encoder: is run once.
+        size: side of an image that it takes.
+    """
+    first = first_convolution(encoder)
+    images = torch.zeros(1, first.in_channels, size, size, device=first.weight.device)
+    found = {id(first): first}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0] is images and isinstance(layer, nn.Conv2d):
+            found[id(layer)] = layer
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in encoder.modules() if isinstance(layer, nn.Conv2d)]
+    modes = {layer: layer.training for layer in encoder.modules()}
+    encoder.eval()
+    encoder(images)
+    for layer, mode in modes.items():
+        layer.training = mode
+    for hook in hooks:
+        hook.remove()
+    return list(found.values())
 
 
 def first_convolution(encoder: nn.Module) -> nn.Conv2d:

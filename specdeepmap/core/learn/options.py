@@ -155,7 +155,8 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
     if precision == "auto":
         if device.type == "cuda":
-            return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+            emulated = torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0)
+            return "bfloat16" if torch.cuda.is_bf16_supported() and not emulated else "float32"
         return "bfloat16" if device.type == "cpu" and _processor_has_bfloat16() else "float32"
     if precision == "float16" and device.type == "cpu":
         raise ConfigError(
@@ -170,6 +171,15 @@ def _processor_has_bfloat16() -> bool:
 
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.10
     return any(capabilities.get(flag, False) for flag in ("amx_bf16", "avx512_bf16"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a GPU's memory, or that of the processor, is exhausted."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error) and "memory" in str(error)
 
 
 def processes_per_run(devices: int) -> tuple[int, int]:

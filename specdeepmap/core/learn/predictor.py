@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import CheckpointError, ConfigError, DeviceError, RasterError
 from specdeepmap.core.learn.architectures import build_network
-from specdeepmap.core.learn.checkpoint import load_checkpoint
-from specdeepmap.core.learn.options import choose_device
+from specdeepmap.core.learn.checkpoint import load_checkpoint, warn_of_other_bands
+from specdeepmap.core.learn.options import choose_device, is_out_of_memory
 from specdeepmap.core.progress import Progress
 
 _BATCH_VALUES = 4_000_000  # values in a batch of automatic size; 16 MB of float32
@@ -74,7 +74,9 @@ class Predictor:
             with torch.inference_mode():
                 batch = torch.from_numpy(np.stack(images)).to(self.device)
                 probabilities: NDArray[np.float32] = self._network(batch).float().softmax(dim=1).cpu().numpy()
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise DeviceError(
                 f"The memory does not suffice for BATCH_SIZE {len(images)} with tiles of {images[0].shape[2]} x "
                 f"{images[0].shape[1]} pixels. Set BATCH_SIZE to {max(len(images) // 2, 1)}, or take smaller tiles."
@@ -93,23 +95,4 @@ class Predictor:
                 f"{parameter} {raster.name} has {len(names)} bands, but the model was trained on "
                 f"{len(self.card.bands)}. Take the image with the same bands in the same order."
             )
-        renamed = [
-            f"{number} ({known} / {name})"
-            for number, (known, name) in enumerate(zip(self.card.bands, names, strict=True), 1)
-            if known != name
-        ]
-        if renamed:
-            progress.warning(f"{parameter}: band names differ from the model's (model / image): {_few(renamed)}.")
-        moved = [
-            f"{number} ({known:g} / {band.wavelength_nm:g} nm)"
-            for number, (known, band) in enumerate(zip(self.card.wavelengths_nm, raster.bands, strict=True), 1)
-            if known is not None and band.wavelength_nm is not None and abs(known - band.wavelength_nm) > 1
-        ]
-        if moved:
-            progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {_few(moved)}.")
-
-
-def _few(entries: Sequence[str]) -> str:
-    """List the first entries and say how many more there are."""
-    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-    return ", ".join(entries[:5]) + more
+        warn_of_other_bands(self.card, raster, parameter, progress)

@@ -48,7 +48,7 @@ def show(network: Network, chips: Chips, card: ModelCard, hardware: Hardware) ->
     count = min(len(chips), EXAMPLES)
     pictures = []
     was_training = network.training
-    network.eval()
+    network.to(hardware.device).eval()  # Lightning brings it back to the processor after a training
     try:
         for index in np.linspace(0, len(chips) - 1, count).round().astype(int).tolist():
             image, labels = chips[index]

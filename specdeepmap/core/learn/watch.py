@@ -76,7 +76,8 @@ class Watcher:
         if facts.labelled and not math.isfinite(facts.train_loss):
             kind = "infinite" if math.isinf(facts.train_loss) else "not a number (NaN)"
             return self._say("loss", f"The training loss is {kind}: the network will hardly recover.", facts)
-        self._first_loss = min(self._first_loss, facts.train_loss) if facts.epoch == 0 else self._first_loss
+        if facts.labelled and math.isinf(self._first_loss):
+            self._first_loss = facts.train_loss
         if facts.labelled and facts.train_loss > max(EXPLODED, EXPLODED_TIMES * self._first_loss):
             return self._say("loss", f"The training loss has run away to {facts.train_loss:.2g}.", facts)
         if not facts.scores.matrix.any():
@@ -156,12 +157,13 @@ def warnings_before(about: Circumstances) -> list[str]:
     return found
 
 
-def verdict(best: Scores, baselines: Baselines) -> str | None:
+def verdict(best: Scores, baselines: Baselines, backbone: bool = True) -> str | None:
     """Give a warning where the network is not above what needs no network; None where it is.
 
     Args:
         best: of the network's best epoch, on the validation chips of the baselines.
         baselines: scores of the same chips.
+        backbone: whether the network has one, for the advice.
     """
     own, constant = best.mean_iou, baselines.majority.mean_iou
     linear = math.nan if baselines.linear is None else baselines.linear.mean_iou
@@ -170,14 +172,15 @@ def verdict(best: Scores, baselines: Baselines) -> str | None:
         beside = f" (a linear classifier of single pixels reaches {linear:.3f})" if linear > constant else ""
         return (
             f"{start}the {constant:.3f} of one class everywhere{beside}: it has learnt nothing. Do not map with it. "
-            "Look at the labels and the image on the map, then change LEARNING_RATE, switch FREEZE_BACKBONE off and "
-            "CLASS_WEIGHTS on."
+            "Look at the labels and the image on the map, then change LEARNING_RATE"
+            + (" and switch FREEZE_BACKBONE off." if backbone else ".")
         )
     if own <= linear and own < PERFECT:
         return (
             f"{start}the {linear:.3f} of a linear classifier of single pixels: it gains nothing from the surroundings. "
-            "Raise EPOCHS, cut more chips or label more, start from pretrained weights or take a smaller BACKBONE; "
-            "until then a per-pixel classifier makes the better map."
+            "Raise EPOCHS, cut more chips or label more"
+            + (", start from pretrained weights or take a smaller BACKBONE" if backbone else "")
+            + "; until then a per-pixel classifier makes the better map."
         )
     return None
 

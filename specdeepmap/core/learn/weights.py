@@ -28,6 +28,7 @@ __all__ = [
     "Loaded",
     "Weights",
     "check_weights",
+    "known_file",
     "load_weights",
     "load_weights_file",
     "own_normalization",
@@ -126,6 +127,12 @@ def load_weights(
     return _fill(network, tensors, what, entry, wavelengths_nm)
 
 
+def known_file(path: Path | None) -> str:
+    """Give the name in ``WEIGHTS`` of a file that bears the name of one of its files; none for others."""
+    files = {entry.file_name: name for name, entry in WEIGHTS.items() if entry.url}
+    return "none" if path is None else files.get(path.name, "none")
+
+
 def load_weights_file(network: Network, path: Path, wavelengths_nm: Wavelengths = ()) -> Loaded:
     """Put encoder weights from a file into a network.
 
@@ -143,8 +150,10 @@ def load_weights_file(network: Network, path: Path, wavelengths_nm: Wavelengths 
     """
     what = f"WEIGHTS_FILE {path}"
     content = read_tensors(path, "WEIGHTS_FILE")
-    named = next((entry for entry in WEIGHTS.values() if entry.url and entry.file_name == path.name), None)
-    entry = named or Weights(path.name, "", wavelengths_nm=card_wavelengths(content))
+    known = known_file(path)
+    if known != "none":
+        _check_bands(known, _bands_of(network, what), wavelengths_nm)
+    entry = WEIGHTS[known] if known != "none" else Weights(path.name, "", wavelengths_nm=card_wavelengths(content))
     return _fill(network, named_tensors(content, what), what, entry, wavelengths_nm)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
@@ -20,11 +21,17 @@ from specdeepmap.core.learn.architectures import (
     choose_architecture,
 )
 from specdeepmap.core.learn.callbacks import Row, read_history
-from specdeepmap.core.learn.checkpoint import SCHEDULE_KEY, ModelCard, load_checkpoint, parse_checkpoint
+from specdeepmap.core.learn.checkpoint import (
+    SCHEDULE_KEY,
+    ModelCard,
+    load_checkpoint,
+    parse_checkpoint,
+    warn_of_other_bands,
+)
 from specdeepmap.core.learn.keeping import LAST_NAME
 from specdeepmap.core.learn.network import Network
 from specdeepmap.core.learn.weightfile import read_tensors
-from specdeepmap.core.learn.weights import Loaded, check_weights, load_weights, load_weights_file
+from specdeepmap.core.learn.weights import Loaded, check_weights, known_file, load_weights, load_weights_file
 from specdeepmap.core.learn.weightsets import own_normalization, unlikely_values
 from specdeepmap.core.progress import Progress
 
@@ -65,6 +72,7 @@ class Start:
         frozen: what of the backbone is: nothing, "all", or "all but the first layer".
         anew: whether the network starts from random weights, those of a backbone aside.
         new_head: whether its last layers do.
+        known_chips: marks of the chips that its weights have seen in earlier trainings.
         interrupted: the run that goes on.
     """
 
@@ -76,6 +84,7 @@ class Start:
     frozen: str = ""
     anew: bool = False
     new_head: bool = False
+    known_chips: tuple[str, ...] = ()
     interrupted: Interrupted | None = None
 
 
@@ -139,10 +148,10 @@ class Beginning:
         job, loaded = self.job, None
         if job.pretrained_weights != "none":
             part = self.progress.part(0.0, DOWNLOAD_SHARE)
-            loaded = load_weights(network, job.pretrained_weights, job.backbone, self._wavelengths, part)
+            loaded = load_weights(network, job.pretrained_weights, job.backbone, self._good_wavelengths, part)
             what = f"PRETRAINED_WEIGHTS {job.pretrained_weights}"
         elif job.weights_file is not None:
-            loaded = load_weights_file(network, job.weights_file, self._wavelengths)
+            loaded = load_weights_file(network, job.weights_file, self._good_wavelengths)
             what = f"WEIGHTS_FILE {job.weights_file.name}"
         if loaded is not None:
             self.progress.info(f"{what}: {100 * loaded.share:.1f} % of the backbone's tensors. {loaded.note}".rstrip())
@@ -151,6 +160,16 @@ class Beginning:
     @property
     def _wavelengths(self) -> tuple[float | None, ...]:
         return tuple(band.wavelength_nm for band in self.chip.bands)
+
+    @property
+    def _bad(self) -> tuple[bool, ...]:
+        statistics = self.dataset.statistics
+        return statistics.bad if statistics is not None else tuple(band.bad for band in self.chip.bands)
+
+    @property
+    def _good_wavelengths(self) -> tuple[float | None, ...]:
+        """Wavelengths of the bands that a network sees: filters given to a bad band would be lost."""
+        return tuple(None if bad else nm for nm, bad in zip(self._wavelengths, self._bad, strict=True))
 
     def _freeze(self, network: Network, trained_before: bool, adapted: bool) -> str:
         """Freeze a backbone that has been trained before, if it is wanted; say what is frozen."""
@@ -177,16 +196,17 @@ class Beginning:
                 f"DATASET_FOLDER {job.dataset_folder}: Normalize_Bands.csv has {len(statistics.mean)} bands, the chips "
                 f"have {self._bands}. Run the Dataset Maker again."
             )
-        bad = statistics.bad if statistics is not None else tuple(band.bad for band in self.chip.bands)
-        own = own_normalization(job.pretrained_weights, self._wavelengths, bad)
+        bad = self._bad
+        weights = job.pretrained_weights if job.pretrained_weights != "none" else known_file(job.weights_file)
+        own = own_normalization(weights, self._wavelengths, bad)
         if own is not None:
             self.progress.info(
-                f"PRETRAINED_WEIGHTS {job.pretrained_weights} bring their own preprocessing, of raw values; SCALER and "
-                "NORMALIZE are not used."
+                f"The weights {weights} bring their own preprocessing, of raw values; SCALER and NORMALIZE are not "
+                "used."
             )
             if statistics is not None:
                 raw = [mean * self.dataset.scale for mean in statistics.mean]
-                unlikely = unlikely_values(job.pretrained_weights, own, raw)
+                unlikely = unlikely_values(weights, own, raw)
                 if unlikely:
                     self.progress.warning(unlikely)
             return own
@@ -215,7 +235,8 @@ class Beginning:
                 )
         self.progress.info("INIT_CHECKPOINT: scaling and band statistics are those of the model.")
         network = build_network(card.architecture, card.backbone, self._bands, len(self.dataset.classes))
-        same = card.classes.values == self.dataset.classes.values
+        same = same_classes(card.classes, self.dataset.classes)
+        warn_of_other_bands(card, self.chip, "INIT_CHECKPOINT", self.progress)
         wanted_state = network.state_dict()
         taken = {
             name: tensor
@@ -232,7 +253,8 @@ class Beginning:
         head = "" if same else ", all but the last layers, which start anew for the classes of this dataset"
         self.progress.info(f"INIT_CHECKPOINT: {len(taken)} of {len(wanted_state)} tensors were taken{head}.")
         frozen = self._freeze(network, trained_before=True, adapted=False)
-        return Start(network, card.architecture, card.backbone, card.normalization, frozen=frozen, new_head=not same)
+        design = (card.architecture, card.backbone, card.normalization)
+        return Start(network, *design, frozen=frozen, new_head=not same, known_chips=card.trained_on)
 
     def _resume(self) -> Start:
         """Go on with the interrupted run in MODEL_FOLDER."""
@@ -268,7 +290,14 @@ class Beginning:
         interrupted = Interrupted(card, rows, optimizers[0], schedule)
         why = str(card.settings.get("architecture_reason", ""))
         return Start(
-            network, card.architecture, card.backbone, card.normalization, why, frozen, interrupted=interrupted
+            network,
+            card.architecture,
+            card.backbone,
+            card.normalization,
+            why,
+            frozen,
+            known_chips=card.trained_on,
+            interrupted=interrupted,
         )
 
     def _check_same(self, card: ModelCard, folder: Path) -> None:
@@ -285,7 +314,7 @@ class Beginning:
         for name, value in self.job.to_json().items():
             if isinstance(getattr(self.job, name), Path) or name not in card.settings or value == card.settings[name]:
                 continue
-            if name not in _MAY_DIFFER:
+            if name not in _MAY_DIFFER or (name == "epochs" and self.job.scheduler == "one_cycle"):
                 raise ConfigError(
                     f"RESUME: {name.upper()} is {value}, but the run in MODEL_FOLDER {folder} has "
                     f"{card.settings[name]}. Set it to that, or train without RESUME."
@@ -295,3 +324,13 @@ class Beginning:
                     f"RESUME: {name.upper()} is {value} now and was {card.settings[name]}; the numbers will differ "
                     "from those of a run without interruption."
                 )
+
+
+def same_classes(model: ClassTable, dataset: ClassTable) -> bool:
+    """Tell whether two class lists mean the same: values and, where both have real ones, names."""
+    if model.values != dataset.values:
+        return False
+    pairs = zip(model.entries, dataset.entries, strict=True)
+    return all(
+        old.name.casefold() == new.name.casefold() or f"class {old.value}" in (old.name, new.name) for old, new in pairs
+    )

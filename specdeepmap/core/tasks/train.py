@@ -37,7 +37,7 @@ from specdeepmap.core.learn.fitting import Feed, Hardware, fit
 from specdeepmap.core.learn.keeping import Checkpoints, Writer
 from specdeepmap.core.learn.loader import Chips, fits_in_memory
 from specdeepmap.core.learn.losses import LOSSES
-from specdeepmap.core.learn.options import choose_device, choose_precision, processes_per_run
+from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, processes_per_run
 from specdeepmap.core.learn.pictures import png_bytes
 from specdeepmap.core.learn.ratefinder import find_rate
 from specdeepmap.core.learn.review import Gallery, measure, show
@@ -55,12 +55,16 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     while True:
         try:
             return _Training(job, progress).run()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             half = job.batch_size // 2
-            # A resumed run keeps its batch size: another one would be another run.
-            if not job.halve_batch_size or not half or job.resume:
+            if job.resume:  # another batch size would be another run
+                raise DeviceError(
+                    f"The memory does not suffice to go on with BATCH_SIZE {job.batch_size}. Start a new run with a "
+                    "smaller one, from the interrupted run's last.ckpt as INIT_CHECKPOINT."
+                ) from error
+            if not job.halve_batch_size or not half:
                 raise DeviceError(
                     f"The memory does not suffice for BATCH_SIZE {job.batch_size}. "
                     + (f"Set it to {half}, or take" if half else "Take")
@@ -68,13 +72,6 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
                 ) from error
         progress.warning(f"The memory does not suffice for BATCH_SIZE {job.batch_size}; starting again with {half}.")
         job = replace(job, batch_size=half)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether a GPU's memory, or that of the processor, is exhausted."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return "DefaultCPUAllocator" in str(error) and "memory" in str(error)
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,7 @@ class _Training:
         """Make the sets of chips; decoded ones stay in memory where all fit."""
         pairs = {name: self._dataset.chips[name] for name in ("train", "validation")}
         bands = len(self._start.normalization.mean)
-        cached = fits_in_memory([*pairs["train"], *pairs["validation"]], bands)
+        cached = fits_in_memory([*pairs["train"], *pairs["validation"]], bands, self._hardware.devices)
         return {
             name: Chips(found, self._dataset.classes, self._start.normalization, cached)
             for name, found in pairs.items()
@@ -188,7 +185,8 @@ class _Training:
             # a tenth of its speed.
             threads = min(os.cpu_count() or 1, 4) if gpu or not self._chips["train"].cached else 0
         pin = self._hardware.device.type == "cuda"
-        return Feed(self._chips["train"], self._chips["validation"], job.batch_size, job.seed, threads, pin)
+        train, validation = self._chips["train"], self._chips["validation"]
+        return Feed(train, validation, job.batch_size, job.seed, threads, pin, validation.sizes)
 
     def _segmenter(self) -> Segmenter:
         """Put network, loss and optimiser together."""
@@ -281,7 +279,7 @@ class _Training:
             settings=settings,
             metrics={},
             fingerprint=self._dataset.fingerprint,
-            trained_on=tuple(chip_mark(name) for name in trained_on),
+            trained_on=tuple(dict.fromkeys([*start.known_chips, *map(chip_mark, trained_on)])),
             versions=library_versions(),
             date="",
         )
@@ -318,7 +316,7 @@ class _Training:
             feed = self._feed().val_dataloader()
             scores = measure(segmenter.network, feed, len(card.classes), self._hardware, self._progress)
         if scores is not None and baselines is not None:
-            said = verdict(scores, baselines)
+            said = verdict(scores, baselines, bool(card.backbone))
             self._warnings.say(*([said] if said else []))
         row = journal.best or journal.rows[-1]
         story = TrainingStory(
