@@ -24,6 +24,7 @@ from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import TileWindow, Window
 from specdeepmap.core.errors import DatasetError
+from specdeepmap.core.learn import loader
 from specdeepmap.core.learn.loader import Chips, Loader, Order, collate, fits_in_memory, free_memory, load_chip
 from specdeepmap.core.tasks.predict import _batches
 from tests.helpers import Array, write_raster
@@ -340,3 +341,40 @@ def test_cache_and_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("os.sysconf", unknown)
     assert free_memory() == 4 * 2**30
+
+
+@given(
+    sizes=st.lists(st.sampled_from([(8, 8), (8, 9), (32, 32)]), min_size=1, max_size=20),
+    batch=st.integers(1, 6),
+    ranks=st.integers(1, 3),
+)
+def test_validation_never_mixes_sizes(sizes: list[tuple[int, int]], batch: int, ranks: int) -> None:
+    orders = [Order(len(sizes), batch, None, rank, ranks, sizes) for rank in range(ranks)]
+    batches = [indices for order in orders for indices in order.batches(0)]
+    assert sorted(index for indices in batches for index in indices) == list(range(len(sizes)))
+    assert all(len({sizes[index] for index in indices}) == 1 and len(indices) <= batch for indices in batches)
+
+
+def test_sizes_are_read_from_the_files(tmp_path: Path) -> None:
+    pairs = []
+    for name, rows, columns in (("a", 8, 9), ("b", 5, 4)):
+        labels = np.ones((rows, columns), np.uint8)
+        pairs.append(chip(tmp_path, name, np.ones((1, rows, columns), np.float32), labels))
+    assert Chips(pairs, CLASSES, Normalization.none(1), cached=False).sizes == [(8, 9), (5, 4)]
+
+
+def test_memory_is_shared_among_processes_and_kept_within_a_container(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chips_and_table: tuple[tuple[ChipPair, ...], ClassTable, Normalization],
+) -> None:
+    pairs = chips_and_table[0]
+    needed = len(pairs) * 32 * 32 * (4 * 13 + 1)
+    monkeypatch.setattr(loader, "CONTAINER", tmp_path)
+    (tmp_path / "memory.current").write_text("1000\n")
+    cases = ((needed, 1, True), (needed - 4, 1, False), (needed, 2, False), (2 * needed, 2, True))
+    for limit, processes, fits in cases:
+        (tmp_path / "memory.max").write_text(f"{int(limit / loader.CACHE_SHARE) + 1000}\n")
+        assert fits_in_memory(pairs, 13, processes) == fits
+    (tmp_path / "memory.max").write_text("max\n")
+    assert fits_in_memory(pairs, 13)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from specdeepmap.core.learn.architectures import build_network
-from specdeepmap.core.learn.network import Network, first_convolution
+from specdeepmap.core.learn.network import Network, band_layers, first_convolution
 from tests.chips import TINY
 from tests.trainings import changed, state
 
@@ -136,3 +136,20 @@ def test_first_convolution() -> None:
     assert first_convolution(encoder).out_channels == 4
     with pytest.raises(TypeError, match="Linear has no convolution"):
         first_convolution(nn.Linear(2, 2))
+
+
+def test_all_layers_that_see_the_bands_are_found() -> None:
+    alone = build_network("unet", "resnet18", 5, 2)
+    assert [layer.in_channels for layer in band_layers(alone.encoder, 64)] == [5]  # type: ignore[arg-type]
+    several = build_network("unet", "mobileone_s0", 5, 2)
+    modes = [module.training for module in several.modules()]
+    several.freeze_encoder(first_layer=False)
+    seen = {name for name, layer in several.encoder.named_modules() if getattr(layer, "in_channels", 0) == 5}  # type: ignore[union-attr]
+    trained = {
+        name.rpartition(".")[0]
+        for name, parameter in several.encoder.named_parameters()  # type: ignore[union-attr]
+        if parameter.requires_grad
+    }
+    assert len(seen) > 1 and trained == seen
+    several.unfreeze_encoder()
+    assert [module.training for module in several.modules()] == modes

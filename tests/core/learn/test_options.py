@@ -178,11 +178,17 @@ def test_each_group_keeps_its_own_rate(name: str) -> None:
         assert small == pytest.approx(0.1 * large)
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_auto_precision_of_a_gpu(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: has)
+@pytest.mark.parametrize(
+    ("has", "capability", "chosen"),
+    [(True, (9, 0), "bfloat16"), (True, (8, 0), "bfloat16"), (True, (7, 5), "float32"), (False, (8, 0), "float32")],
+)
+def test_auto_precision_of_a_gpu(
+    has: bool, capability: tuple[int, int], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: has)  # also where it is emulated
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     gpu = torch.device("cuda", 0)
-    assert choose_precision("auto", gpu) == ("bfloat16" if has else "float32")
+    assert choose_precision("auto", gpu) == chosen
     assert choose_precision("float16", gpu) == "float16"
     assert choose_precision("auto", torch.device("mps")) == "float32"
 

@@ -151,3 +151,21 @@ def test_the_confusion_matrix_is_a_table_in_percent() -> None:
     assert lines[3] == "| **class 2** |  |  |  | 0 |"
     assert lines[4] == "| **class 5** | 12.5 % | 12.5 % | 75.0 % | 8 |"
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_examples_bring_the_network_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning leaves it on the processor after a training."""
+    moved: list[torch.device] = []
+
+    class Parked(torch.nn.Module):
+        def to(self, device: torch.device) -> Parked:  # type: ignore[override]
+            moved.append(device)
+            return self
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert moved
+            return torch.zeros(len(images), CLASSES, *images.shape[-2:])
+
+    hardware = Hardware(torch.device("cpu"), "float32")
+    show(Parked(), samples(1), model_card(), hardware)  # type: ignore[arg-type]
+    assert moved == [hardware.device]

@@ -238,3 +238,15 @@ def test_a_class_that_is_called_class_is_named_once() -> None:
 def test_a_perfect_network_is_not_scolded() -> None:
     perfect = Scores(np.diag([50, 50]))
     assert verdict(perfect, Baselines(majority(np.array([50, 50]), np.array([50, 50])), perfect)) is None
+
+
+def test_a_resumed_run_that_runs_away_is_named() -> None:
+    watcher = Watcher(FINE)
+    assert watcher.look(EpochFacts(7, 0.5, onesided(0.5))) == []
+    assert "run away" in watcher.look(EpochFacts(8, 1e9, onesided(0.5)))[0]
+
+
+def test_advice_without_a_backbone_names_none() -> None:
+    poor = Scores(np.array([[30, 20], [20, 30]]))
+    better = Baselines(majority(np.array([50, 50]), np.array([50, 50])), Scores(np.array([[40, 10], [10, 40]])))
+    assert "BACKBONE" in str(verdict(poor, better)) and "BACKBONE" not in str(verdict(poor, better, backbone=False))

@@ -288,3 +288,9 @@ def test_killed(shared_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     straight = ending(train(shared_out, tmp_path / "straight", **settings))
     for name, value in straight.items():
         assert equal(value, resumed[name]), name
+
+
+def test_one_cycle_keeps_its_number_of_epochs(shared_out: Path, tmp_path: Path) -> None:
+    train(shared_out, tmp_path, scheduler="one_cycle", epochs=1, architecture=SMALL)
+    with pytest.raises(ConfigError, match=r"RESUME: EPOCHS is 4, but .* has 1\. Set it to that"):
+        resume(shared_out, tmp_path, scheduler="one_cycle", epochs=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from torch import Tensor
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.errors import CheckpointError, ConfigError
 from specdeepmap.core.learn.architectures import build_network
-from specdeepmap.core.learn.checkpoint import load_checkpoint
+from specdeepmap.core.learn.checkpoint import chip_mark, load_checkpoint
+from specdeepmap.core.learn.weights import Loaded
 from specdeepmap.core.learn.weightsets import WEIGHTS, Weights
-from tests.chips import SMALL, TINY, dataset_of, history, stripes, train, train_job
-from tests.helpers import Array, Recorder
+from tests.chips import SMALL, TINY, cut, dataset_of, history, stripes, train, train_job
+from tests.helpers import Array, Recorder, write_raster
 
 pytestmark = pytest.mark.torch
 
@@ -282,3 +284,64 @@ def test_only_one_start(model: Path, shared_out: Path, tmp_path: Path) -> None:
             replace(job, **settings)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="WEIGHTS_FILE and PRETRAINED_WEIGHTS"):
         train_job(shared_out, tmp_path, weights_file=model, pretrained_weights="imagenet")
+
+
+def renamed(folder: Path, names: Mapping[str, str]) -> Path:
+    """Give the classes of a dataset other names in its summary."""
+    path = folder / "Summary_train_val.csv"
+    text = path.read_text("utf-8")
+    for old, new in names.items():
+        text = text.replace(f",{old},", f",{new},")
+    path.write_text(text, "utf-8")
+    return folder
+
+
+def test_classes_with_the_same_values_and_other_names_are_others(tmp_path: Path) -> None:
+    names = {"class 1": "forest", "class 2": "water", "class 4": "sand"}
+    first = renamed(dataset_of(tmp_path / "a", *stripes()), names)
+    model = train(first, tmp_path / "one", epochs=1).best_checkpoint
+    for new, kept in (({**names, "class 2": "crop"}, False), ({**names, "class 2": "Water"}, True), ({}, True)):
+        folder = renamed(dataset_of(tmp_path / f"b{len(new)}{kept}", *stripes()), new)
+        progress = Recorder()
+        train(folder, tmp_path / f"two{len(new)}{kept}", progress, init_checkpoint=model, epochs=1, **STILL)
+        said = " ".join(progress.infos)
+        assert ("start anew for the classes" in said) != kept, new
+
+
+def test_chips_of_the_model_stay_known_after_fine_tuning(model: Path, striped: Path, tmp_path: Path) -> None:
+    result = train(striped, tmp_path, init_checkpoint=model, epochs=1, **STILL)
+    before, after = load_checkpoint(model)[0].trained_on, load_checkpoint(result.last_checkpoint)[0].trained_on
+    own = {chip_mark(pair.name) for pair in Dataset.open(striped).chips["train"]}
+    assert set(after) == {*before, *own} and len(after) == len(set(after))
+
+
+def test_a_known_weights_file_brings_its_preprocessing(
+    model: Path, striped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Weights(
+        "Own", "test", backbone=TINY.removeprefix("tu-"), url="https://x.invalid/known-12345678.ckpt", scale=5000.0,
+        bands=("a", "b", "c"), wavelengths_nm=(665.0, 560.0, 490.0),
+    )  # fmt: skip
+    monkeypatch.setitem(WEIGHTS, "own", entry)
+    known = Path(shutil.copy(model, tmp_path / "known-12345678.ckpt"))
+    for path, scale in ((known, 5000.0), (model, 1.0)):
+        card = load_checkpoint(train(striped, tmp_path / path.stem, weights_file=path).best_checkpoint)[0]
+        assert card.normalization.scale == scale
+        assert (set(card.normalization.mean) == {0.0}) == (path == known)
+
+
+def test_no_filters_are_given_to_a_bad_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, labels = stripes(bands=4)
+    waves = (490.0, 560.0, 655.0, 665.0)  # the last one, on which red lies, is bad; its neighbour is good
+    metadata = [{"wavelength": f"{nm}", "wavelength_units": "Nanometers", "bbl": f"{nm != 665:d}"} for nm in waves]
+    raster = write_raster(tmp_path / "scene.tif", image, metadata=metadata)
+    truth = write_raster(tmp_path / "truth.tif", labels)
+    shares = {"train_percent": 100.0, "validation_percent": 0.0, "test_percent": 0.0}
+    folder = cut(raster, truth, tmp_path / "dataset", **shares)
+    given: list[Any] = []
+    monkeypatch.setattr(
+        "specdeepmap.core.tasks.start.load_weights",
+        lambda network, weights, backbone, wavelengths, progress: given.append(wavelengths) or Loaded(1.0, True, ""),
+    )
+    train(folder, tmp_path / "out", pretrained_weights="imagenet", backbone="resnet18", epochs=1)
+    assert given == [(490.0, 560.0, 655.0, None)]
