@@ -116,7 +116,7 @@ class Chips:
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         chip = load_chip(self._pairs[index], self._normalization)
-        sample = torch.from_numpy(chip.image), torch.from_numpy(self._classes.encode(chip.labels))
+        sample = channels_last(chip.image), torch.from_numpy(self._classes.encode(chip.labels))
         if self._kept is not None:
             self._kept[index] = sample
         return sample
@@ -216,7 +216,14 @@ def collate(samples: Sequence[Sample]) -> Sample:
         pads = (0, width - labels.shape[1], 0, height - labels.shape[0])
         images.append(functional.pad(image, pads) if any(pads) else image)
         masks.append(functional.pad(labels, pads, value=IGNORE_INDEX) if any(pads) else labels)
-    return torch.stack(images), torch.stack(masks)
+    # Stacked as they lie in memory: what follows then need not turn the batch over again.
+    stacked = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return stacked, torch.stack(masks)
+
+
+def channels_last(image: NDArray[np.float32]) -> Tensor:
+    """Give an image ``(C, H, W)`` whose bands lie side by side in memory, as the network wants them."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(1, 2, 0))).permute(2, 0, 1)
 
 
 def fits_in_memory(pairs: Sequence[ChipPair], bands: int, processes: int = 1) -> bool:
