@@ -130,7 +130,7 @@ def _stop_with_parent(progress: EventProgress) -> None:
     sys.stderr.write("stopped without waiting any longer\n")
     sys.stderr.flush()
     if sys.platform != "win32" and os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)  # with the loader processes
+        os.killpg(0, signal.SIGKILL)  # with all that train together
     os._exit(CANCELED)
 
 

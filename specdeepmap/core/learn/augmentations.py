@@ -48,7 +48,7 @@ class Chain:
         return images, labels
 
 
-# Functions of a module, bound by partial: unlike closures, they reach the processes of a loader on Windows.
+# Functions of a module, bound by partial: unlike closures, they can be pickled.
 
 
 def _flips_and_turns(_: float) -> Augment:

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.learn.segmenter import Segmenter
 from specdeepmap.core.progress import Progress
+from specdeepmap.core.report import duration
 
 COLUMNS = ("epoch", "train_loss", "train_iou", "val_loss", "val_iou", "lr", "seconds")
 
@@ -123,7 +124,7 @@ class Journal(Callback):
         )
         self._progress.info(
             f"Epoch {done} of {self._epochs}: loss {row['train_loss']:.4f}, IoU {row['train_iou']:.4f}{validation}, "
-            f"learning rate {row['lr']:.3g}, {_duration(left)} left at most"
+            f"learning rate {row['lr']:.3g}, {duration(left)} left at most"
         )
         self._progress.report(done / self._epochs)
 
@@ -189,11 +190,3 @@ def read_history(path: Path) -> list[Row]:
 def _texts(row: Row) -> list[str]:
     # 17 digits: what is read back is what was written, so that a resumed run ranks its epochs alike
     return [str(int(row["epoch"])), *(f"{row[name]:.17g}" for name in COLUMNS[1:-1]), f"{row['seconds']:.3f}"]
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

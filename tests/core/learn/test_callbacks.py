@@ -21,7 +21,6 @@ from specdeepmap.core.learn.callbacks import (
     Patience,
     Row,
     Steering,
-    _duration,
     read_history,
     write_history,
 )
@@ -230,11 +229,3 @@ def test_the_journal_goes_on_after_the_rows_of_an_interrupted_run(tmp_path: Path
     assert exact(rows[:2]) == exact(before) and journal.best == before[0]
     assert progress.infos[0].startswith("Epoch 3 of 4")
     assert progress.shares[-1] == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (7325, "2 h 2 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
