@@ -208,8 +208,10 @@ def test_an_axis_of_counts_has_whole_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0 s"), (0.4, "0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (83, "1 min 23 s"), (3600, "1 h 0 min")]
-    + [(7322, "2 h 2 min"), (7325, "2 h 2 min")],
+    [
+        *((0.2, "0 s"), (0.4, "0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s")),
+        *((83, "1 min 23 s"), (3600, "1 h 0 min"), (7322, "2 h 2 min"), (7325, "2 h 2 min")),
+    ],
 )
 def test_a_duration_is_told_in_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
