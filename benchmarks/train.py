@@ -34,7 +34,7 @@ from table import Row, show  # noqa: E402
 from specdeepmap.core.jobs import PrepareJob, TrainJob  # noqa: E402
 from specdeepmap.core.learn.architectures import build_network  # noqa: E402
 from specdeepmap.core.learn.fitting import Hardware  # noqa: E402
-from specdeepmap.core.learn.options import OPTIMIZERS, choose_device, choose_precision  # noqa: E402
+from specdeepmap.core.learn.options import OPTIMIZERS, choose_device, choose_precision, reuse_memory  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402
 from specdeepmap.core.tasks import perform  # noqa: E402
 
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--memory", choices=("bare", "train"), help="run this alone and print the peak memory")
     parser.add_argument("--folder", type=Path, help="dataset of the memory measurement")
     options = parser.parse_args()
+    reuse_memory()  # as the trainer does: both have the same conditions
     gpu = torch.cuda.is_available()
     if options.memory:
         case = (ON_GPU if gpu else ON_CPU)[0]

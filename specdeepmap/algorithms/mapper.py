@@ -7,6 +7,7 @@ from qgis.core import QgsProcessingContext
 
 from specdeepmap.algorithms.base import Algorithm
 from specdeepmap.algorithms.layers import ClassStyle, load_with
+from specdeepmap.core.data.classes import AGREEMENT
 from specdeepmap.core.jobs import Job, PredictJob, Result
 
 
@@ -23,7 +24,8 @@ class Mapper(Algorithm):
     JOB = PredictJob
 
     def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:
-        """Show map and polygons in the colours of the classes."""
-        for path in (result.output, result.vector):
+        """Show map, polygons and error map in the colours of their classes."""
+        classes = {result.output: result.classes, result.vector: result.classes, result.error_map: AGREEMENT.entries}
+        for path, entries in classes.items():
             if path is not None:
-                load_with(context, str(path), ClassStyle(result.classes))
+                load_with(context, str(path), ClassStyle(entries))

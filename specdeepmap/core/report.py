@@ -11,6 +11,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 980px; margin: 2em auto; padding: 0 1em; }
@@ -22,15 +23,17 @@ tr:nth-child(even) td { background: #f6f6f6; } .warning { background: #fff3d6; p
 .wide { overflow-x: auto; } .matrix td, .matrix th { padding: .25em .6em; min-width: 3.2em; text-align: center; }
 .matrix td:first-child, .matrix th:first-child { text-align: left; } .matrix small { display: block; opacity: .8; }
 .matrix tr td:first-child { background: none; }
+.facts td { text-align: left; vertical-align: top; } .facts td:not(:last-child) { white-space: nowrap; }
+.facts td:nth-child(2) { font-weight: 600; }
 img { margin: 0 .8em .8em 0; image-rendering: pixelated; vertical-align: top; }
-svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #333; }
+svg { max-width: 100%; height: auto; margin-top: .8em; } svg text { font: 12px system-ui, sans-serif; fill: #333; }
 """
 
 _SHADE = "0, 114, 178"
 """Red, green and blue of a matrix cell that holds its whole row."""
 
 _PICTURE_WIDTH = 300
-"""Pixels on the page that a small picture is enlarged to, by a whole factor, so that its pixels stay squares."""
+"""Pixels on the page that a small picture is enlarged to."""
 
 Point = tuple[float, float]
 
@@ -42,6 +45,15 @@ class Box:
     bounds: tuple[float, float, float, float]
     color: str
     title: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What stands behind lines: a name, a colour, and per column where it begins, where it ends, how high it is."""
+
+    name: str
+    color: str
+    sides: Sequence[tuple[float, float, float]]
 
 
 @dataclass
@@ -68,6 +80,16 @@ class Report:
         if not texts:
             self.text("None.")
         self._parts += [f'<p class="warning">{html.escape(text)}</p>' for text in texts]
+
+    def facts(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Add what was found, line by line: a name, a value, and a sentence that says what it means."""
+        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+        self._parts.append(f'<table class="facts">{"".join(f"<tr>{line}</tr>" for line in lines)}</table>')
+
+    def links(self, files: Mapping[str, str]) -> None:
+        """Add links to files: what is shown, and the path relative to the page's folder, with ``/``."""
+        entries = (f'<a href="{html.escape(quote(path))}">{html.escape(text)}</a>' for text, path in files.items())
+        self._parts.append(f"<p>{', '.join(entries)}</p>")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]], colors: Sequence[str] = ()) -> None:
         """Add a table; ``colors`` put a swatch before the first cell of each row."""
@@ -96,32 +118,37 @@ class Report:
             lines.append(f"<tr><td>{head}</td>{cells}</tr>")
         self._parts.append(f'<div class="wide"><table class="matrix">{"".join(lines)}</table></div>')
 
-    def pictures(self, files: Sequence[bytes], text: str) -> None:
+    def pictures(self, files: Sequence[bytes], text: str, across: int = _PICTURE_WIDTH) -> None:
         """Add pictures in a row, which breaks where the page ends.
 
         Args:
             files: contents of PNG files; they become part of the page.
             text: says what a picture shows, to who cannot see it.
+            across: pixels on the page that a small picture is enlarged to, by a whole factor: its pixels stay squares.
         """
         shown = []
         for number, file in enumerate(files, 1):
             width, height = (int.from_bytes(file[start : start + 4], "big") for start in (16, 20))  # IHDR is first
-            factor = max(_PICTURE_WIDTH // max(width, 1), 1)
+            factor = max(across // max(width, 1), 1)
             size = f'width="{factor * width}" height="{factor * height}"'
             data = base64.b64encode(file).decode("ascii")
             shown.append(f'<img {size} alt="{html.escape(text)} {number}" src="data:image/png;base64,{data}">')
         self._parts.append(f"<p>{''.join(shown)}</p>")
 
-    def bars(self, groups: Mapping[str, Sequence[float]], series: Mapping[str, str], unit: str) -> None:
+    def bars(
+        self, groups: Mapping[str, Sequence[float]], series: Mapping[str, str], unit: str, longest: float = 0.0
+    ) -> None:
         """Add horizontal bars in groups.
 
         Args:
             groups: name of a group to one value per series.
             series: name of a series to its colour.
             unit: written behind each value.
+            longest: value of the longest bar; 0 = the highest of the values.
         """
         thickness, gap, left, width = 12, 12, 190, 600
-        highest = max((value for values in groups.values() for value in values if value > 0), default=1.0)
+        found = (value for values in groups.values() for value in values if value > 0)
+        highest = longest or max(found, default=1.0)
         marks, y = [], 4.0
         for name, values in groups.items():
             middle = y + thickness * len(series) / 2 + 4
@@ -129,7 +156,8 @@ class Report:
             for value, color in zip(values, series.values(), strict=True):
                 length = 0 if math.isnan(value) else width * max(value, 0) / highest
                 bar = f'<rect x="{left}" y="{y:.0f}" width="{length:.1f}" height="{thickness - 1}" fill="{color}"/>'
-                label = f'<text x="{left + length + 5:.1f}" y="{y + 10:.0f}">{value:.2f} {html.escape(unit)}</text>'
+                shown = "–" if math.isnan(value) else f"{value:.2f} {html.escape(unit)}"
+                label = f'<text x="{left + length + 5:.1f}" y="{y + 10:.0f}">{shown}</text>'
                 marks.append(bar + label)
                 y += thickness
             y += gap
@@ -137,7 +165,12 @@ class Report:
         self.legend(series)
 
     def lines(
-        self, series: Mapping[str, tuple[str, Sequence[Point]]], x_label: str, y_label: str, whole_x: bool = False
+        self,
+        series: Mapping[str, tuple[str, Sequence[Point]]],
+        x_label: str,
+        y_label: str,
+        whole_x: bool = False,
+        columns: Columns | None = None,
     ) -> None:
         """Add lines over a common axis.
 
@@ -145,21 +178,28 @@ class Report:
             series: name to colour and points; a point that is not finite interrupts the line.
             x_label, y_label: of the axes.
             whole_x: x counts something: only whole numbers stand at its axis.
+            columns: stand behind the lines, whose every point is then marked.
         """
         points = [point for _, line in series.values() for point in line if math.isfinite(sum(point))]
         if not points:
             return
         frame = _Frame(_limits([x for x, _ in points]), _limits([y for _, y in points]))
         marks = frame.axes(x_label, y_label, 1.0 if whole_x else 0.0)
+        marks += [] if columns is None else [frame.column(*sides, columns.color) for sides in columns.sides]
         for color, line in series.values():
             for piece in _pieces(line):
                 path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(frame.place, piece))
                 marks.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>')
-                if len(piece) == 1:
-                    x, y = frame.place(piece[0])
-                    marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{color}"/>')
+                if len(piece) == 1 or columns is not None:
+                    dots = (
+                        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>'
+                        for x, y in map(frame.place, piece)
+                    )
+                    marks += dots
         self._svg(frame.WIDTH, frame.HEIGHT, marks)
-        self.legend({name: color for name, (color, _) in series.items()})
+        self.legend(
+            {name: color for name, (color, _) in series.items()} | ({columns.name: columns.color} if columns else {})
+        )
 
     def map(self, boxes: Sequence[Box]) -> None:
         """Add a map of rectangles, north up."""
@@ -209,6 +249,11 @@ class _Frame:
         across = (point[0] - self.x[0]) / (self.x[1] - self.x[0])
         up = (point[1] - self.y[0]) / (self.y[1] - self.y[0])
         return self.LEFT + across * (self.RIGHT - self.LEFT), self.BOTTOM - up * (self.BOTTOM - self.TOP)
+
+    def column(self, start: float, end: float, height: float, color: str) -> str:
+        (left, top), right = self.place((start, height)), self.place((end, height))[0]
+        size = f'width="{right - left - 1:.1f}" height="{self.BOTTOM - top:.1f}"'
+        return f'<rect x="{left:.1f}" y="{top:.1f}" {size} fill="{color}"/>'
 
     def axes(self, x_label: str, y_label: str, least_x: float) -> list[str]:
         marks = []

@@ -66,6 +66,17 @@ class Staging:
         self._parts[folder] = folder
         return folder
 
+    def scratch(self, path: Path) -> Path:
+        """Take over a file that is only needed until the end of the run.
+
+        Raises:
+            RasterError: if the folder cannot be written.
+        """
+        self._writable(path.parent)
+        self._progress.staged(path)
+        self._parts[path] = path
+        return path
+
     def commit(self) -> None:
         """Rename every part to its target, with its ``.aux.xml``; the temporary folders go.
 

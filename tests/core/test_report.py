@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specdeepmap.core.report import Box, Report, duration
+from specdeepmap.core.report import Box, Columns, Report, duration
 
 NAN = float("nan")
 NASTY = "<b>Wald & \"Wiese\"</b> 'ä'"
@@ -63,6 +63,9 @@ def full() -> Report:
     report.map([Box((0, 0, 2, 1), "#333333", NASTY)])
     report.matrix([NASTY, "other"], [[1, 3], [0, 0]], ["#ff0000", "#00ff00"], NASTY)
     report.pictures([DOT], NASTY)
+    report.facts([(NASTY, NASTY, NASTY)])
+    report.links({NASTY: "scores.csv"})
+    report.lines({"a": ("#222222", [(1, 2), (2, 1)])}, "x", "y", columns=Columns(NASTY, "#eeeeee", [(1, 2, 1.5)]))
     return report
 
 
@@ -83,8 +86,8 @@ def test_names_are_shown_as_they_are() -> None:
     read = Page(page)
     shown = [text for text in read.texts if text.strip().strip("\xa0 ") == NASTY]
     # Title twice, heading, text, warning, header, cell, bars and their legend, lines and their axes, map, and the
-    # corner, row and column of the matrix.
-    assert len(shown) == 16
+    # corner, row and column of the matrix; three facts, a link, and the legend of the columns.
+    assert len(shown) == 21
     assert [image["alt"] for image in read.all("img")] == [f"{NASTY} 1"]
     assert sum("second" in text for text in read.texts) == 1
 
@@ -120,6 +123,9 @@ def test_empty_inputs_do_not_fail() -> None:
     report.map([])
     report.matrix([], [], [], "")
     report.pictures([], "")
+    report.facts([])
+    report.links({})
+    report.lines({"a": ("#111111", [])}, "", "", columns=Columns("", "#111111", []))
     report.legend({})
     page = Page(report.html())
     assert "None." in page.texts
@@ -194,6 +200,65 @@ def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:
     assert (small["width"], small["height"], small["alt"]) == ("280", "120", "chip 1")
     assert (large["width"], large["height"], large["alt"]) == ("500", "30", "chip 2")
     assert base64.b64decode(str(small["src"]).split(",")[1]) == DOT
+
+
+def test_a_picture_is_enlarged_to_the_width_that_is_asked_for() -> None:
+    report = Report("t")
+    report.pictures([DOT], "chip", across=800)
+    (picture,) = Page(report.html()).all("img")
+    assert (picture["width"], picture["height"]) == ("770", "330")
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("scores.csv", "scores.csv"),
+        ("more/scores of ä.csv", "more/scores%20of%20%C3%A4.csv"),
+        ('a"><b>&#?.csv', "a%22%3E%3Cb%3E%26%23%3F.csv"),
+        ("javascript:alert(1)", "javascript%3Aalert%281%29"),
+        ("http://example.org/a.csv", "http%3A//example.org/a.csv"),
+    ],
+)
+def test_a_link_leads_to_a_file_and_nowhere_else(path: str, address: str) -> None:
+    report = Report("t")
+    report.links({"<table>": path, "other": "b.csv"})
+    page = Page(report.html())
+    assert [link["href"] for link in page.all("a")] == [address, "b.csv"]
+    assert "<table>" in page.texts and not page.all("b")
+
+
+def test_facts_stand_in_three_columns() -> None:
+    report = Report("t")
+    report.facts([("Chips", "3", "What was tested."), ("Kappa", "–", "Agreement.")])
+    cells = re.findall("<td>(.*?)</td>", report.html())
+    assert cells == ["Chips", "3", "What was tested.", "Kappa", "–", "Agreement."]
+
+
+def test_columns_stand_on_the_axis_behind_a_line_with_dots() -> None:
+    line = [(0.0, 0.0), (0.5, 1.0), (1.0, 1.0)]
+    plain, columned = Report("t"), Report("t")
+    plain.lines({"a": ("#111111", line)}, "x", "y")
+    columned.lines({"a": ("#111111", line)}, "x", "y", columns=Columns("c", "#eeeeee", [(0.0, 0.5, 0.25), (0.5, 1, 0)]))
+    assert Page(plain.html()).all("rect") == [] == Page(plain.html()).all("circle")
+    page = Page(columned.html())
+    high, none = page.all("rect")
+    start, middle, end = (float(dot["cx"] or 0) for dot in page.all("circle"))
+    bottom, top = (float(dot["cy"] or 0) for dot in page.all("circle")[:2])
+    assert float(high["x"] or 0) == start and float(none["x"] or 0) == middle < end
+    assert float(high["y"] or 0) + float(high["height"] or 0) == pytest.approx(bottom)
+    assert float(high["height"] or 0) == pytest.approx((bottom - top) / 4)
+    assert float(none["height"] or 0) == 0
+    assert columned.html().index("<rect") < columned.html().index("<polyline"), "the line is seen"
+    assert "c" in [text.strip("\xa0 ") for text in page.texts]
+
+
+def test_the_longest_bar_may_be_given() -> None:
+    free, fixed = Report("t"), Report("t")
+    free.bars({"a": [0.5, NAN]}, {"x": "#111111", "y": "#222222"}, "")
+    fixed.bars({"a": [0.5, NAN]}, {"x": "#111111", "y": "#222222"}, "", longest=1.0)
+    widths = [[float(bar["width"] or 0) for bar in Page(report.html()).all("rect")] for report in (free, fixed)]
+    assert widths == [[600, 0], [300, 0]]
+    assert "–" in Page(fixed.html()).texts and "nan" not in fixed.html()
 
 
 def test_an_axis_of_counts_has_whole_numbers() -> None:

@@ -117,6 +117,10 @@ class ClassTable(Record):
         return names
 
 
+AGREEMENT = ClassTable(entries=(ClassEntry(1, "agrees", "#56b4e9"), ClassEntry(2, "disagrees", "#d55e00")))
+"""The values of an error map. Sky blue and vermilion are told apart by the colour-blind (Okabe & Ito 2008)."""
+
+
 def color(index: int) -> str:
     """Give the colour of the class at an index: colour-blind-safe first, then spread hues."""
     if index < len(_PALETTE):

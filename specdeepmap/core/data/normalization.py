@@ -58,10 +58,10 @@ class Normalization(Record):
         offset = (-np.asarray(self.mean) / std).astype(np.float32).reshape(shape)
         used = valid & ~np.asarray(self.bad).reshape(shape)
         with np.errstate(invalid="ignore", over="ignore"):  # missing pixels may hold anything
-            normalized = values.astype(np.float32)
-            normalized *= factor
+            normalized = np.empty(values.shape, np.float32)
+            np.multiply(values, factor, out=normalized, dtype=np.float32, casting="unsafe")  # no copy before
             normalized += offset
-        return np.where(used, normalized, np.float32(0))
+        return normalized if used.all() else np.where(used, normalized, np.float32(0))
 
 
 @dataclass(frozen=True, eq=False)

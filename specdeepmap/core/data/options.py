@@ -32,3 +32,14 @@ SPLITS = {
     "random": Choice("Random"),
     "given": Choice("As given in tiles.gpkg"),
 }
+
+MATCHES = {
+    "none": Choice("As they stand"),
+    "name": Choice("By name"),
+    "wavelength": Choice("By wavelength"),
+}
+
+PROBABILITY_FORMATS = {
+    "float32": Choice("0 to 1 (float32)"),
+    "percent": Choice("Whole percent (Byte)"),
+}

@@ -1,85 +1,81 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Polygons of a class map: class id, class name and area."""
+"""Polygons of a class map: class id, class name and area.
+
+GDAL's polygons are drafted in a file of their own first, since most formats cannot change what was written: then each
+gets its name and its area on the way into the file that was asked for.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 from osgeo import gdal, ogr, osr
 
+from specdeepmap.core.data.callback import GdalCallback
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.raster import Grid, Raster, spatial_reference
 from specdeepmap.core.errors import Canceled, ConfigError, RasterError
 from specdeepmap.core.progress import Progress
 
-_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".json": "GeoJSON"}
-_CHANGEABLE = "GPKG"
-"""The format whose features can be changed after they were written; others are copied from it."""
-_COMPANIONS = {"ESRI Shapefile": (".gpkg", ".shx", ".dbf", ".prj", ".cpg"), "GeoJSON": (".gpkg",)}
 LAYER = "classes"
+_DRIVERS = {
+    ".gpkg": "GPKG",
+    ".shp": "ESRI Shapefile",
+    ".geojson": "GeoJSON",
+    ".json": "GeoJSON",
+    ".fgb": "FlatGeobuf",
+}
+_LAYER_OPTIONS = {
+    "ESRI Shapefile": ("ENCODING=UTF-8",),
+    "GeoJSON": ("RFC7946=YES", "COORDINATE_PRECISION=8"),  # 1e-8 degrees are a millimetre
+}
+_NEEDS_CRS = ("RFC7946=YES",)  # it checks that coordinates are degrees
+_COMPANIONS = {"ESRI Shapefile": (".shx", ".dbf", ".prj", ".cpg")}
+_FIELDS = (("class_id", ogr.OFTInteger), ("class_name", ogr.OFTString), ("area_m2", ogr.OFTReal))
+_DRAFT = "FlatGeobuf"
+"""A format that is only appended to, so that writing takes no longer with every polygon."""
+
+_CHECK_EVERY = 1000  # polygons, some ten milliseconds
+_HALF_ROUND = 2e7  # metres from pole to pole
 
 
 def polygonize(class_map: Path, target: Path, classes: ClassTable, progress: Progress) -> None:
     """Turn a class map into polygons of 4-connected pixels; value 0 gives none.
 
-    Fields: ``class_id``, ``class_name`` and ``area_m2``, in square metres; in map units where the map has no CRS.
+    Fields: ``class_id``, ``class_name`` and ``area_m2``, in square metres on the ellipsoid; in map units where the map
+    has no CRS. The layer has the map's CRS, but for GeoJSON: that is in WGS 84 (RFC 7946, section 4), rounded to a
+    millimetre and cut where it crosses the date line, while its areas are those of the map. Shapefiles are in UTF-8.
 
     Args:
-        class_map: a Byte raster with no-data 0.
-        target: the vector file, its format by the suffix.
+        class_map: a Byte raster with no-data 0. It is read row by row.
+        target: the vector file, its format by the suffix. It is overwritten.
         classes: names of the values.
-        progress: is reported to; a cancel stops the work.
+        progress: is reported to; a cancel stops the work. It hears of the draft that lies beside the target meanwhile.
 
     Raises:
-        RasterError: if the file cannot be written.
+        ConfigError: if the suffix is unknown.
+        RasterError: if the map cannot be read, or the file cannot be written.
     """
     kind = driver_name(target)
-    if kind == _CHANGEABLE:
-        _write(class_map, target, classes, progress)
-        return
-    draft = target.with_suffix(".gpkg")
+    raster = Raster.open(class_map)
+    draft = target.with_name(f"{target.stem}.draft.fgb")
+    # FlatGeobuf sorts its features in a file beside the target.
+    passing = [draft, target.with_name(f"{target.stem}_temp.fgb")] if kind == _DRAFT else [draft]
+    for path in passing:
+        progress.staged(path)
+    _remove(target, *companions(target), *passing)
     try:
-        _write(class_map, draft, classes, progress)
-        copy = gdal.VectorTranslate(str(target), str(draft), format=kind)
-        if copy is None:
-            raise RasterError(f"{target.parent} cannot be written: {gdal.GetLastErrorMsg()}")
-        del copy
-    except RuntimeError as error:
-        raise RasterError(f"{target.parent} cannot be written: {error}") from error
+        _checked(lambda: _draft(raster, draft, progress.part(0.0, 0.5)), target, progress)
+        _checked(lambda: _fill(draft, target, raster.grid, classes, progress.part(0.5, 1.0)), target, progress)
     finally:
-        draft.unlink(missing_ok=True)
+        _remove(*passing)
 
 
 def companions(target: Path) -> list[Path]:
-    """Give the other files that come into being with a vector file, for some time or for good."""
+    """Give the other files that come into being with a vector file, for good."""
     return [target.with_suffix(suffix) for suffix in _COMPANIONS.get(driver_name(target), ())]
-
-
-def _write(class_map: Path, target: Path, classes: ClassTable, progress: Progress) -> None:
-    """Write a GeoPackage."""
-    raster = Raster.open(class_map)
-    band = raster.dataset.GetRasterBand(1)
-    dataset = layer = None
-    try:
-        dataset = ogr.GetDriverByName(_CHANGEABLE).CreateDataSource(str(target))
-        crs = spatial_reference(raster.grid.crs) if raster.grid.crs else None
-        layer = dataset.CreateLayer(LAYER, crs, ogr.wkbPolygon)
-        layer.CreateField(ogr.FieldDefn("class_id", ogr.OFTInteger))
-        layer.CreateField(ogr.FieldDefn("class_name", ogr.OFTString))
-        layer.CreateField(ogr.FieldDefn("area_m2", ogr.OFTReal))
-        layer.StartTransaction()
-        # The map is its own mask: 0 is left out.
-        status = gdal.Polygonize(band, band, layer, 0, [], callback=_Callback(progress.part(0.0, 0.6)))
-        progress.check()
-        if status != 0:
-            raise RasterError(f"{target.parent} cannot be written: {gdal.GetLastErrorMsg()}")
-        _describe(layer, raster.grid, classes, progress.part(0.6, 1.0))
-        layer.CommitTransaction()
-    except (RuntimeError, AttributeError) as error:  # AttributeError: GDAL gave None
-        progress.check()  # GDAL reports an interruption as an error, too
-        raise RasterError(f"{target.parent} cannot be written: {gdal.GetLastErrorMsg() or error}") from error
-    finally:
-        layer = dataset = None  # an open file could not be removed on Windows
 
 
 def driver_name(target: Path) -> str:
@@ -93,44 +89,152 @@ def driver_name(target: Path) -> str:
     return _DRIVERS[target.suffix.lower()]
 
 
-class _Callback:
-    """GDAL's progress callback: 0 stops the work."""
+def _draft(raster: Raster, draft: Path, progress: Progress) -> None:
+    """Write polygons with nothing but their class, in map coordinates."""
+    band = raster.dataset.GetRasterBand(1)
+    dataset = layer = None
+    try:
+        dataset = ogr.GetDriverByName(_DRAFT).CreateDataSource(str(draft))
+        layer = dataset.CreateLayer(LAYER, None, ogr.wkbPolygon, ["SPATIAL_INDEX=NO"])
+        layer.CreateField(ogr.FieldDefn(*_FIELDS[0]))
+        # The map is its own mask: 0 is left out.
+        _expect(gdal.Polygonize(band, band, layer, 0, [], callback=GdalCallback(progress)))
+    finally:
+        layer = dataset = None  # an open file could not be removed on Windows
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
 
-    def __call__(self, share: float, *_: object) -> int:
-        try:
-            self._progress.check()
-        except Canceled:
-            return 0
-        self._progress.report(share)
-        return 1
-
-
-def _describe(layer: ogr.Layer, grid: Grid, classes: ClassTable, progress: Progress) -> None:
-    """Fill in names and areas."""
+def _fill(draft: Path, target: Path, grid: Grid, classes: ClassTable, progress: Progress) -> None:
+    """Copy the draft, with class names and areas."""
+    kind = driver_name(target)
     names = {entry.value: entry.name for entry in classes.entries}
-    transformation = _equal_area(grid)
-    count = max(layer.GetFeatureCount(), 1)
-    for index, feature in enumerate(layer):
-        if index % 1000 == 0:
-            progress.check()
-            progress.report(index / count)
-        geometry = feature.GetGeometryRef().Clone()
-        if transformation is not None:
-            geometry.Transform(transformation)
-        feature.SetField("class_name", names.get(feature.GetField("class_id"), ""))
-        feature.SetField("area_m2", geometry.GetArea())
-        layer.SetFeature(feature)
+    ruler = _Ruler(grid)
+    source = drafted = dataset = layer = polygon = feature = shape = None
+    try:
+        if draft.stat().st_size:  # GDAL writes nothing where there is no polygon
+            source = ogr.Open(str(draft))
+            drafted = source.GetLayer(0)
+        count = 0 if drafted is None else drafted.GetFeatureCount()
+        dataset = ogr.GetDriverByName(kind).CreateDataSource(str(target))
+        crs = spatial_reference(grid.crs) if grid.crs else None
+        layer = dataset.CreateLayer(LAYER, crs, ogr.wkbPolygon, _layer_options(kind, crs is not None))
+        for name, number_type in _FIELDS:
+            _expect(layer.CreateField(ogr.FieldDefn(name, number_type)))
+        if layer.TestCapability(ogr.OLCTransactions):
+            layer.SyncToDisk()  # or taking the transaction back would take the table
+        _expect(layer.StartTransaction())
+        feature = ogr.Feature(layer.GetLayerDefn())
+        for index, polygon in enumerate(drafted or ()):
+            if index % _CHECK_EVERY == 0:
+                _check(layer, progress)
+                progress.report(index / count)
+            value, shape = polygon.GetField(0), polygon.GetGeometryRef()
+            feature.SetFID(-1)
+            feature.SetGeometry(shape)
+            fields = (value, names.get(value, ""), ruler.area(shape))
+            for place, content in enumerate(fields):
+                feature.SetField(place, content)
+            _expect(layer.CreateFeature(feature))
+        _check(layer, progress)
+        _expect(layer.CommitTransaction())
+    finally:
+        shape = polygon = feature = layer = dataset = drafted = source = None
 
 
-def _equal_area(grid: Grid) -> osr.CoordinateTransformation | None:
-    """Give the way to a projection that keeps areas, in metres; None without a CRS."""
-    if not grid.crs:
-        return None
-    own = spatial_reference(grid.crs)
-    world = osr.SpatialReference()
-    world.ImportFromEPSG(6933)  # WGS 84 / NSIDC EASE-Grid 2.0 Global: cylindrical, equal area
-    world.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-    return osr.CoordinateTransformation(own, world)
+def _layer_options(kind: str, has_crs: bool) -> list[str]:
+    return [option for option in _LAYER_OPTIONS.get(kind, ()) if has_crs or option not in _NEEDS_CRS]
+
+
+def _check(layer: ogr.Layer, progress: Progress) -> None:
+    """Stop here if somebody asked for it; nothing of a layer with transactions is left then, and no index is made."""
+    try:
+        progress.check()
+    except Canceled:
+        if layer.TestCapability(ogr.OLCTransactions):
+            layer.RollbackTransaction()
+        raise
+
+
+class _Ruler:
+    """Measure polygons in square metres, or in map units where the map has no CRS.
+
+    A projected map is measured in Lambert's azimuthal equal-area projection around its own centre, with long edges
+    divided, since they are not straight there. A geographic map, or one of the world, is measured in the cylindrical
+    equal-area projection, in which meridians and parallels are straight (Snyder 1987, "Map Projections: A Working
+    Manual", chapters 24 and 10). Both are on the map's own ellipsoid, so that no datum is shifted.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._transformation: osr.CoordinateTransformation | None = None
+        self._factor, self._longest = 1.0, float("inf")
+        if not grid.crs:
+            return
+        own = spatial_reference(grid.crs)
+        if not own.IsGeographic() and not own.IsProjected():
+            self._factor = own.GetLinearUnits() ** 2  # a plane of its own, without a place on Earth
+            return
+        xmin, ymin, xmax, ymax = grid.extent
+        side = max(xmax - xmin, ymax - ymin)
+        cylindrical = own.IsGeographic() or side * own.GetLinearUnits() > _HALF_ROUND
+        if not cylindrical:
+            self._longest = side / 32  # the error goes with the square: a thousandth of the whole edge's
+        base, equal = osr.SpatialReference(), osr.SpatialReference()
+        for system in (base, equal):
+            system.CopyGeogCSFrom(own)
+            system.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+        place = osr.CoordinateTransformation(own, base).TransformPoint((xmin + xmax) / 2, (ymin + ymax) / 2)
+        longitude, latitude = (math.degrees(angle * base.GetAngularUnits()) for angle in place[:2])
+        equal.SetProjCS("equal area")
+        if cylindrical:
+            equal.SetCEA(0.0, longitude, 0.0, 0.0)
+        else:
+            equal.SetLAEA(latitude, longitude, 0.0, 0.0)
+        self._transformation = osr.CoordinateTransformation(own, equal)
+
+    def area(self, polygon: ogr.Geometry) -> float | None:
+        """Give a polygon's area, None where the map's CRS does not reach. The polygon is changed."""
+        if self._transformation is not None:
+            xmin, xmax, ymin, ymax = polygon.GetEnvelope()
+            if max(xmax - xmin, ymax - ymin) > self._longest:
+                polygon.Segmentize(self._longest)
+            try:
+                _expect(polygon.Transform(self._transformation))
+            except RuntimeError:
+                gdal.ErrorReset()
+                return None
+        return float(polygon.GetArea() * self._factor)
+
+
+def _expect(status: int) -> None:
+    """Raise what GDAL only returned.
+
+    Raises:
+        RuntimeError: if something went wrong.
+    """
+    if status != 0:
+        raise RuntimeError(gdal.GetLastErrorMsg())
+
+
+def _checked(work: Callable[[], None], target: Path, progress: Progress) -> None:
+    """Work, and look for complaints after the files were closed: a full disk shows up there.
+
+    Raises:
+        RasterError: if there was one. It has no cause: that would keep the files open, and Windows removes no open
+            file.
+    """
+    gdal.ErrorReset()
+    try:
+        work()
+        reason = gdal.GetLastErrorMsg() if gdal.GetLastErrorType() >= gdal.CE_Failure else None
+    except (RuntimeError, AttributeError, TypeError) as error:  # AttributeError, TypeError: GDAL gave None
+        reason = gdal.GetLastErrorMsg() or str(error)
+    progress.check()  # GDAL reports an interruption as an error, too
+    if reason is not None:
+        raise RasterError(
+            f"{target} cannot be written: {reason or 'unknown reason'}. Is the disk full, or the folder "
+            "write-protected? Free some space or choose another folder."
+        )
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

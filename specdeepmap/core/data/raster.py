@@ -156,16 +156,12 @@ class Raster:
         return cls(dataset, name, nodata, bool(quick))
 
     def expect(self, rows: int) -> None:
-        """Prepare for being read in bands of so many rows from top to bottom.
+        """Prepare for being read in bands of so many rows from top to bottom: no block is decoded twice then."""
+        widen_cache(self.cache_need(rows, self.width))
 
-        GDAL's cache is widened, up to 256 MB, to hold what such a band touches: no block is decoded twice then. A
-        cache that is wider already stays so.
-        """
-        block = self._dataset.GetRasterBand(1).GetBlockSize()[1]
-        needed = (rows + block) * self.width * self.count * self.dtype.itemsize
-        wanted = min(gdal.GetCacheUsed() + needed, _WIDEST_CACHE)
-        if gdal.GetCacheMax() < wanted:
-            gdal.SetCacheMax(wanted)
+    def cache_need(self, rows: int, columns: int) -> int:
+        """Give the bytes of the blocks that a window of so many rows and columns touches, see ``cache_need``."""
+        return cache_need(self._dataset, rows, columns)
 
     @property
     def dataset(self) -> gdal.Dataset:
@@ -277,6 +273,23 @@ def _mirrored(start: int, end: int, size: int) -> NDArray[np.intp]:
     """Give the pixel seen at each position of an axis that is mirrored at both borders."""
     positions = np.arange(start, end) % (2 * size)
     return np.minimum(positions, 2 * size - 1 - positions)
+
+
+def cache_need(dataset: gdal.Dataset, rows: int, columns: int) -> int:
+    """Give the bytes of the blocks that a window of so many rows and columns touches at most.
+
+    Rows of pixels that are stored in one piece are touched as a whole.
+    """
+    band = dataset.GetRasterBand(1)
+    width, height = band.GetBlockSize()
+    across = min(-(-columns // width) * width + width, dataset.RasterXSize)
+    bits = gdal.GetDataTypeSize(band.DataType)
+    return int((rows + height) * across * dataset.RasterCount * bits // 8)
+
+
+def widen_cache(needed: int) -> None:
+    """Widen GDAL's cache by so many bytes beyond what is in it, 256 MB at most; a wider one stays so."""
+    gdal.SetCacheMax(max(gdal.GetCacheMax(), min(gdal.GetCacheUsed() + needed, _WIDEST_CACHE)))
 
 
 def bounds_in(grid: Grid, crs: str) -> Extent:

@@ -91,6 +91,17 @@ class Scores:
         return _mean(self.f1)
 
     @property
+    def weighted_f1(self) -> float:
+        """Mean F1, each class weighted by its reference pixels."""
+        total = self._rows.sum()
+        return float(np.nansum(self.f1 * self._rows) / total) if total else float("nan")
+
+    @property
+    def average_accuracy(self) -> float:
+        """Mean recall of the classes that have reference pixels; also called balanced accuracy."""
+        return _mean(self.recall)
+
+    @property
     def overall_accuracy(self) -> float:
         """Share of all pixels that are right."""
         total = self.matrix.sum()

@@ -122,18 +122,35 @@ def covering(size: int, tile: int, overlap: int) -> list[Span]:
     return [Span(start, borders[index], borders[index + 1]) for index, start in enumerate(starts)]
 
 
-def map_windows(width: int, height: int, tile: int, overlap: int) -> list[TileWindow]:
-    """Cover a grid with square tiles, row by row; their ``keep`` windows partition it exactly."""
+def even_tile(size: int, overlap: int, longest: int, stride: int) -> int:
+    """Give the length of the tiles that cover an axis with the fewest pixels computed.
+
+    Args:
+        size: length of the axis in pixels.
+        overlap: pixels dropped at each side of a tile.
+        longest: length that a tile may have, more than twice the overlap.
+        stride: the length is a multiple of this.
+    """
+    fewest = -(-size // max(longest - 2 * overlap, 1))
+    tiles = {count: -(-(-(-size // count) + 2 * overlap) // stride) * stride for count in range(fewest, fewest + 4)}
+    fitting = {count: tile for count, tile in tiles.items() if tile <= longest}
+    return min(fitting.values(), key=lambda tile: len(covering(size, tile, overlap)) * tile, default=longest)
+
+
+def map_windows(width: int, height: int, tile: tuple[int, int], overlap: int) -> list[list[TileWindow]]:
+    """Cover a grid with rows of tiles, whose ``keep`` windows partition it exactly; sizes are ``(x, y)`` in pixels."""
     return [
-        TileWindow(
-            Window(column.start, row.start, tile, tile),
-            Window(
-                column.keep_start,
-                row.keep_start,
-                column.keep_end - column.keep_start,
-                row.keep_end - row.keep_start,
-            ),
-        )
-        for row in covering(height, tile, overlap)
-        for column in covering(width, tile, overlap)
+        [
+            TileWindow(
+                Window(column.start, row.start, *tile),
+                Window(
+                    column.keep_start,
+                    row.keep_start,
+                    column.keep_end - column.keep_start,
+                    row.keep_end - row.keep_start,
+                ),
+            )
+            for column in covering(width, tile[0], overlap)
+        ]
+        for row in covering(height, tile[1], overlap)
     ]

@@ -7,7 +7,7 @@ A write is believed only after the file was closed without a complaint: a full d
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 from osgeo import gdal, gdal_array
 
 from specdeepmap.core.data.bands import Band, write_bands
+from specdeepmap.core.data.callback import GdalCallback
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
 from specdeepmap.core.data.raster import Grid
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
+from specdeepmap.core.progress import Progress
+
+MAP_OPTIONS = ("TILED=YES", "COMPRESS=DEFLATE", "ZLEVEL=1", "BIGTIFF=IF_SAFER")
+"""Creation options of a map, for viewers that read parts of it."""
 
 _MASK_LOCK = threading.Lock()
 
@@ -97,6 +102,10 @@ class GeoTiff:
         band.SetColorInterpretation(gdal.GCI_PaletteIndex)
         band.SetCategoryNames(classes.category_names())
 
+    def note(self, items: Mapping[str, str]) -> None:
+        """Write metadata of the whole file."""
+        self._dataset.SetMetadata(dict(items))
+
     def write(self, values: NDArray[np.generic], window: Window | None = None) -> None:
         """Write ``(bands, rows, columns)`` at a window, by default from the upper left corner on."""
         x, y = (window.x, window.y) if window else (0, 0)
@@ -113,13 +122,11 @@ class GeoTiff:
         mask = self._dataset.GetRasterBand(1).GetMaskBand()
         self._checked(lambda: mask.WriteArray(valid.astype(np.uint8) * 255))
 
-    def close(self, overviews: tuple[int, ...] = ()) -> None:
-        """Write what is left; overviews take the nearest pixel, since classes cannot be averaged."""
+    def close(self) -> None:
+        """Write what is left."""
         if self._dataset is None:
             return
         try:
-            if overviews:
-                self._checked(lambda: self._dataset.BuildOverviews("NEAREST", list(overviews)))
             self._checked(self._release)
         finally:
             self._release()
@@ -142,10 +149,14 @@ class GeoTiff:
             raise self._failed(reason)
 
     def _failed(self, reason: str) -> RasterError:
-        return RasterError(
-            f"{self.path.parent} cannot be written: {reason or 'unknown reason'}. Is the disk full, or the "
-            "folder write-protected? Free some space or choose another folder."
-        )
+        return _unwritable(self.path, reason)
+
+
+def _unwritable(path: Path, reason: str) -> RasterError:
+    return RasterError(
+        f"{path.parent} cannot be written: {reason or 'unknown reason'}. Is the disk full, or the "
+        "folder write-protected? Free some space or choose another folder."
+    )
 
 
 def overview_levels(grid: Grid) -> tuple[int, ...]:
@@ -156,6 +167,25 @@ def overview_levels(grid: Grid) -> tuple[int, ...]:
         levels.append(factor)
         factor *= 2
     return tuple(levels)
+
+
+def build_overviews(path: Path, resampling: str, progress: Progress) -> None:
+    """Add overviews to a finished GeoTIFF: NEAREST for classes, which cannot be averaged, AVERAGE for others.
+
+    Raises:
+        RasterError: if they cannot be written.
+    """
+    try:
+        dataset = gdal.OpenEx(str(path), gdal.OF_RASTER | gdal.OF_UPDATE)
+        levels = overview_levels(Grid(dataset.RasterXSize, dataset.RasterYSize))
+        failed = bool(levels) and dataset.BuildOverviews(resampling, list(levels), callback=GdalCallback(progress)) != 0
+        del dataset  # what is left is written now
+    except (RuntimeError, AttributeError) as error:  # AttributeError: GDAL gave None
+        progress.check()
+        raise _unwritable(path, str(error)) from error
+    progress.check()
+    if failed:
+        raise _unwritable(path, gdal.GetLastErrorMsg())
 
 
 def write_class_chip(

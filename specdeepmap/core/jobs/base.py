@@ -15,6 +15,10 @@ DEVICE_HELP = (
     "Where the network runs: auto takes a GPU where there is one and the processor otherwise; cpu; gpu "
     "(CUDA or Apple MPS; an error where there is none). Default: auto."
 )
+PRECISION_HELP = (
+    "Numbers the network computes with: float32, bfloat16 or float16 (GPU only). auto takes bfloat16 "
+    "where the GPU or the processor computes with it in hardware, and float32 elsewhere. Default: auto."
+)
 CHECKPOINT_HELP = (
     "A model trained with the Deep Learning Trainer (.ckpt). Bands, scaling, classes and chip size are "
     "read from it; nothing of that is asked again."

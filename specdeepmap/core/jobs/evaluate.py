@@ -9,7 +9,15 @@ from typing import ClassVar
 
 from specdeepmap.core.environment import TORCH_MODULES
 from specdeepmap.core.errors import ConfigError
-from specdeepmap.core.jobs.base import CHECKPOINT_FILES, CHECKPOINT_HELP, CSV_FILES, DEVICE_HELP, Job, Result
+from specdeepmap.core.jobs.base import (
+    ANY_FILES,
+    CHECKPOINT_FILES,
+    CHECKPOINT_HELP,
+    CSV_FILES,
+    DEVICE_HELP,
+    Job,
+    Result,
+)
 from specdeepmap.core.learn.options import DEVICES
 from specdeepmap.core.record import ask, made, titles
 
@@ -26,6 +34,10 @@ class EvaluateResult(Result):
     overall_accuracy: float = made("number", "Overall accuracy")
     macro_f1: float = made("number", "Macro F1")
     kappa: float = made("number", "Kappa")
+    average_accuracy: float = made("number", "Average accuracy")
+    weighted_f1: float = made("number", "Weighted F1")
+    calibration_error: float = made("number", "Calibration error")
+    report: Path = made("html", "Test report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +103,32 @@ class EvaluateJob(Job):
         None,
     )
 
+    report: Path | None = ask(
+        "file_out",
+        "Report (if skipped: beside the score table)",
+        "A page for the browser: what the scores mean, the confusion matrix, the scores of each class, how far the "
+        "model's confidence can be trusted, and the worst and the best chips. Default: beside the score table, its "
+        "name with _report.",
+        None,
+        files="HTML files (*.html *.HTML)" + ANY_FILES,
+        suffix="html",
+    )
+
+    @property
+    def confusion_file(self) -> Path:
+        """Where the confusion matrix goes."""
+        return self.confusion_csv or self.scores_csv.with_name(f"{self.scores_csv.stem}_confusion.csv")
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report goes."""
+        return self.report or self.scores_csv.with_name(f"{self.scores_csv.stem}_report.html")
+
     def check(self) -> None:
-        tables = [path for path in (self.scores_csv, self.confusion_csv, self.chip_scores_csv) if path is not None]
-        if len(set(tables)) < len(tables):
-            raise ConfigError("SCORES_CSV, CONFUSION_CSV and CHIP_SCORES_CSV must be different files.")
+        written = [self.scores_csv, self.confusion_file, self.chip_scores_csv, self.report_file]
+        files = [path.resolve() for path in written if path is not None]
+        if len(set(files)) < len(files):
+            raise ConfigError("SCORES_CSV, CONFUSION_CSV, CHIP_SCORES_CSV and REPORT must be different files.")
+        for name, path in (("TEST_CSV", self.test_csv), ("CHECKPOINT", self.checkpoint)):
+            if path.resolve() in files:
+                raise ConfigError(f"{name} {path} is also named for an output, which would replace it. Choose another.")

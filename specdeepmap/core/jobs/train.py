@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from specdeepmap.core.environment import TORCH_MODULES
 from specdeepmap.core.errors import ConfigError
-from specdeepmap.core.jobs.base import ANY_FILES, CHECKPOINT_FILES, DEVICE_HELP, Job, Result
+from specdeepmap.core.jobs.base import ANY_FILES, CHECKPOINT_FILES, DEVICE_HELP, PRECISION_HELP, Job, Result
 from specdeepmap.core.learn.architectures import ARCHITECTURES, AUTO, USUAL_BACKBONES
 from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.options import DEVICES, OPTIMIZERS, PRECISIONS, SCHEDULERS
@@ -293,8 +293,7 @@ class TrainJob(Job):
     precision: str = ask(
         "choice",
         "Precision",
-        "Numbers the network computes with: float32, bfloat16 or float16 (GPU only). auto takes bfloat16 "
-        "where the GPU or the processor computes with it in hardware, and float32 elsewhere. Default: auto.",
+        PRECISION_HELP,
         "auto",
         options=titles(PRECISIONS),
         advanced=True,

@@ -49,6 +49,7 @@ class Architecture:
         stride: what the sides of its inputs must be a multiple of; 0 = twice what its encoder says.
         minimum: smallest side of a chip in pixels; smaller chips are padded.
         rate: learning rate that suits it, see the benchmarks.
+        local: whether an output depends only on what is around it: no pooling of, or attention to, the whole chip.
         refused: beginnings of encoder names that the design cannot use.
         reason: why some encoders cannot be used.
         advice: which encoders can.
@@ -62,6 +63,7 @@ class Architecture:
     stride: int = _STRIDE
     minimum: int = 0
     rate: float = 0.001
+    local: bool = False
     refused: tuple[str, ...] = ()
     reason: str = ""
     advice: str = "Take BACKBONE resnet18 or efficientnet-b0, which work with every architecture that has a backbone"
@@ -88,18 +90,23 @@ def _justo_unet_simple(bands: int, classes: int) -> nn.Module:
 _NO_HALF = "its decoder needs features at half the image's resolution, which this encoder has not"
 
 ARCHITECTURES = {
-    "unet": Architecture("U-Net", "Ronneberger et al. 2015, arXiv 1505.04597", "unet"),
+    "unet": Architecture("U-Net", "Ronneberger et al. 2015, arXiv 1505.04597", "unet", local=True),
     "unetplusplus": Architecture(
-        "U-Net++", "Zhou et al. 2018, arXiv 1807.10165", "unetplusplus", refused=("mit_",), reason=_NO_HALF
+        "U-Net++", "Zhou et al. 2018, arXiv 1807.10165", "unetplusplus", local=True, refused=("mit_",), reason=_NO_HALF
     ),
     "deeplabv3": Architecture("DeepLabV3", "Chen et al. 2017, arXiv 1706.05587", "deeplabv3"),
     "deeplabv3plus": Architecture("DeepLabV3+", "Chen et al. 2018, arXiv 1802.02611", "deeplabv3plus"),
     "segformer": Architecture("SegFormer", "Xie et al. 2021, arXiv 2105.15203", "segformer"),
-    "fpn": Architecture("FPN", "Kirillov et al. 2019, Panoptic feature pyramid networks, CVPR", "fpn"),
+    "fpn": Architecture("FPN", "Kirillov et al. 2019, Panoptic feature pyramid networks, CVPR", "fpn", local=True),
     "pspnet": Architecture("PSPNet", "Zhao et al. 2016, arXiv 1612.01105", "pspnet"),
     "manet": Architecture("MA-Net", "Fan et al. 2020, doi 10.1109/ACCESS.2020.3025372", "manet"),
     "linknet": Architecture(
-        "LinkNet", "Chaurasia & Culurciello 2017, arXiv 1707.03718", "linknet", refused=("mit_",), reason=_NO_HALF
+        "LinkNet",
+        "Chaurasia & Culurciello 2017, arXiv 1707.03718",
+        "linknet",
+        local=True,
+        refused=("mit_",),
+        reason=_NO_HALF,
     ),
     "pan": Architecture("PAN", "Li et al. 2018, arXiv 1805.10180", "pan", minimum=128),
     "upernet": Architecture("UPerNet", "Xiao et al. 2018, arXiv 1807.10221", "upernet"),
@@ -112,9 +119,11 @@ ARCHITECTURES = {
         "tu-deit_tiny_patch16_224, or ARCHITECTURE unet",
         settings={"dynamic_img_size": True},
     ),
-    "spectral": Architecture("Spectral network (compact)", "this project", build=_spectral, stride=8, rate=0.003),
+    "spectral": Architecture(
+        "Spectral network (compact)", "this project", build=_spectral, stride=8, rate=0.003, local=True
+    ),
     "justo_unet_simple": Architecture(
-        "2D-Justo-UNet-Simple", "Justo et al. 2023, arXiv 2310.16210", build=_justo_unet_simple, stride=4
+        "2D-Justo-UNet-Simple", "Justo et al. 2023, arXiv 2310.16210", build=_justo_unet_simple, stride=4, local=True
     ),
 }
 
@@ -143,6 +152,19 @@ def choose_architecture(bands: int, chip_size: int, labelled: int, backbone: boo
     if labelled < SPARSE_PIXELS:
         return "spectral", f"there are few labelled training pixels ({labelled:,} of {SPARSE_PIXELS:,})"
     return "unet", f"there are {labelled:,} labelled training pixels"
+
+
+LOCAL_BACKBONES = (
+    *("resnet", "resnext", "densenet", "vgg", "mobilenet_v2"),
+    *("tu-resnet", "tu-resnext", "tu-densenet", "tu-vgg", "tu-convnext_", "tu-mobilenetv2"),
+)
+"""Beginnings of the names of encoders that see only what is around a pixel: no squeeze and excitation, no attention."""
+
+
+def sees_locally(architecture: str, backbone: str) -> bool:
+    """Tell whether what a network says of a pixel depends only on the pixels around it, however large the chip is."""
+    design = ARCHITECTURES[architecture]
+    return design.local and (not design.has_backbone or backbone.startswith(LOCAL_BACKBONES))
 
 
 def check_backbone(backbone: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.normalization import Normalization
-from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import CheckpointError, ConfigError
-from specdeepmap.core.learn.weightfile import read_tensors
-from specdeepmap.core.progress import Progress
+from specdeepmap.core.learn.weightfile import LIGHTNING_KEY, read_tensors
 from specdeepmap.core.record import Record
 
 if TYPE_CHECKING:
@@ -125,6 +123,12 @@ def parse_checkpoint(content: Any, path: Path, parameter: str) -> tuple[ModelCar
         CheckpointError: if they are missing or damaged.
     """
     if not isinstance(content, Mapping) or not isinstance(content.get(KEY), Mapping):
+        if isinstance(content, Mapping) and LIGHTNING_KEY in content:
+            raise CheckpointError(
+                f"{parameter} {path} is a Lightning checkpoint without a model card, such as EnMAP-Box's own "
+                "SpecDeepMap application makes: it does not say which bands, values and classes it was trained on. "
+                "Train the model again here; the dataset folder can be used as it is."
+            )
         raise CheckpointError(
             f"{parameter} {path} is no model of the Deep Learning Trainer: it has no model card. Take a .ckpt file "
             "from the model folder of a training."
@@ -143,28 +147,3 @@ def parse_checkpoint(content: Any, path: Path, parameter: str) -> tuple[ModelCar
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{parameter} {path} holds no weights.")
     return card, {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
-
-
-def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:
-    """Warn where as many bands as a model knows have other names or wavelengths."""
-    names = [band.name for band in raster.bands]
-    renamed = [
-        f"{number} ({known} / {name})"
-        for number, (known, name) in enumerate(zip(card.bands, names, strict=True), 1)
-        if known != name
-    ]
-    if renamed:
-        progress.warning(f"{parameter}: band names differ from the model's (model / image): {_few(renamed)}.")
-    moved = [
-        f"{number} ({known:g} / {band.wavelength_nm:g} nm)"
-        for number, (known, band) in enumerate(zip(card.wavelengths_nm, raster.bands, strict=True), 1)
-        if known is not None and band.wavelength_nm is not None and abs(known - band.wavelength_nm) > 1
-    ]
-    if moved:
-        progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {_few(moved)}.")
-
-
-def _few(entries: Sequence[str]) -> str:
-    """List the first entries and say how many more there are."""
-    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-    return ", ".join(entries[:5]) + more

@@ -28,16 +28,24 @@ def flip_and_turn(images: Tensor, labels: Tensor, random: Generator) -> Batch:
     """Give each chip one of the eight flips and turns of a square; of an oblong, one of four."""
     square = images.shape[-1] == images.shape[-2]
     draws = torch.randint(8 if square else 4, (len(images),), generator=random).tolist()
-    return _turned(images, draws), _turned(labels, draws)
+    order = _order(draws, *images.shape[-2:]).to(images.device)
+    # Bands side by side, a pixel is moved in one piece: one copy of the batch.
+    pixels = images.permute(0, 2, 3, 1)
+    turned = pixels.flatten(0, 2).index_select(0, order).view(pixels.shape).permute(0, 3, 1, 2)
+    return turned, labels.flatten().index_select(0, order).view(labels.shape)
 
 
-def _turned(chips: Tensor, draws: list[int]) -> Tensor:
-    """Mirror each chip by bit 0 and 1 of its draw along columns and rows, and swap these by bit 2."""
-    turned = torch.empty_like(chips)
-    for chip, target, draw in zip(chips, turned, draws, strict=True):
-        swapped = chip.transpose(-1, -2) if draw & 4 else chip
-        target.copy_(swapped.flip([axis for axis, bit in ((-1, 1), (-2, 2)) if draw & bit]))
-    return turned
+def _order(draws: list[int], rows: int, columns: int) -> Tensor:
+    """Number the pixels of a batch in the order in which the turned chips show them.
+
+    A chip is mirrored by bit 0 and 1 of its draw along columns and rows, and these are swapped by bit 2.
+    """
+    places = torch.arange(rows * columns).view(rows, columns)
+    turns = {}
+    for draw in set(draws):
+        swapped = places.T if draw & 4 else places
+        turns[draw] = swapped.flip([axis for axis, bit in ((-1, 1), (-2, 2)) if draw & bit]).flatten()
+    return torch.cat([turns[draw] + number * places.numel() for number, draw in enumerate(draws)])
 
 
 def rotate(images: Tensor, labels: Tensor, random: Generator, degrees: float) -> Batch:

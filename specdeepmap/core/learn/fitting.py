@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from specdeepmap.core.learn.keeping import Writer
 from specdeepmap.core.learn.loader import Chips, Loader, Order
+from specdeepmap.core.learn.options import reuse_memory
 from specdeepmap.core.learn.segmenter import Segmenter
 
 VALIDATION_BATCH = 4
@@ -120,6 +121,9 @@ def fit(
         callbacks: what happens beside.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not for our users
+    reuse_memory()
+    # Deterministic algorithms would otherwise fill each new tensor with NaN before they fill it for good.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device, together = hardware.device, hardware.devices * hardware.nodes > 1
     trainer = lightning.Trainer(
         accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],

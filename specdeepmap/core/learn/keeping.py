@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,62 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.learn.callbacks import COLUMNS, Journal, Row
-from specdeepmap.core.learn.checkpoint import ModelCard, write_card
+from specdeepmap.core.learn.checkpoint import KEY, ModelCard, write_card
 from specdeepmap.core.learn.segmenter import Segmenter
 
 LAST_NAME = "last.ckpt"
 
+PAUSE = 30.0
+"""Seconds between two writings of the last checkpoint, at least: what a power cut may cost."""
+
 
 class Writer(CheckpointIO):
-    """Write checkpoints in a thread, under another name that is changed when they are whole.
+    """Write checkpoints and the copies of their cards in a thread, under other names until they are whole.
 
-    The tensors are copied first, so that the training may go on. What is asked for is done in this order.
+    The tensors are copied first, so that the training may go on. What a training goes on from after an interruption is
+    three times as large as the network and soon outdated: it waits in memory for its turn, or for the end. So do
+    the removals, since it may name what is removed.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
+        self._state: Callable[[], None] | None = None
+        self._gone: list[Path] = []
+        self._writing: Future[None] | None = None
+        self._since = -math.inf
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Take a copy and write it by and by."""
+        """Take a copy and write it by and by.
+
+        Raises:
+            ConfigError: if something before could not be written.
+        """
+        going_on = "optimizer_states" in checkpoint
+        if going_on:
+            self._state = None  # outdated; two of them might not fit
         copy = _copied(checkpoint)
-        self.do(lambda: _write(copy, Path(path)))
+        if not going_on:
+            self.do(lambda: _write(copy, Path(path)))
+            return
+        self._state = lambda: _write(copy, Path(path))
+        busy = self._writing is not None and not self._writing.done()
+        if not busy and time.monotonic() - self._since >= PAUSE:
+            self._raise_failed()
+            self._write_state()
+
+    def wait(self) -> None:
+        """Wait until everything is written, also what comes after something that could not be.
+
+        Raises:
+            ConfigError: if something cannot be written.
+        """
+        if self._state is not None:
+            self._write_state()
+        pending, self._pending = self._pending, []
+        wait(pending)
+        for future in pending:
+            future.result()
 
     def do(self, work: Callable[[], None]) -> None:
         """Do something after all that was asked for before.
@@ -43,16 +80,28 @@ class Writer(CheckpointIO):
         Raises:
             ConfigError: if something before has failed.
         """
-        self.wait(all_of_them=False)
+        self._raise_failed()
+        self._submit(work)
+
+    def _write_state(self) -> None:
+        """Write the state that waits; remove what it does not name any more only if all is well."""
+        write, gone, before = self._state or _nothing, self._gone, list(self._pending)
+
+        def work() -> None:
+            write()
+            if not any(future.exception() for future in before):
+                for path in gone:
+                    _remove(path)
+
+        self._state, self._gone, self._since = None, [], time.monotonic()
+        self._writing = self._submit(work)
+
+    def _submit(self, work: Callable[[], None]) -> Future[None]:
         self._pending.append(self._pool.submit(work))
+        return self._pending[-1]
 
-    def wait(self, all_of_them: bool = True) -> None:
-        """Wait until everything is written.
-
-        Raises:
-            ConfigError: if something cannot be written.
-        """
-        while self._pending and (all_of_them or self._pending[0].done()):
+    def _raise_failed(self) -> None:
+        while self._pending and self._pending[0].done():
             self._pending.pop(0).result()
 
     def teardown(self) -> None:
@@ -63,8 +112,8 @@ class Writer(CheckpointIO):
         raise NotImplementedError
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint and the copy of its card, when those before are written."""
-        self.do(lambda: _remove(Path(path)))
+        """Remove a checkpoint and the copy of its card, after the next state of the training is written."""
+        self._gone.append(Path(path))
 
 
 def _copied(value: Any) -> Any:
@@ -81,12 +130,18 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
     try:
         torch.save(checkpoint, part)
         part.replace(path)
+        write_card(part, ModelCard.from_json(checkpoint[KEY]))
+        part.replace(path.with_suffix(".json"))
     except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch's own file writer
         part.unlink(missing_ok=True)
         raise ConfigError(
             f"MODEL_FOLDER: the checkpoint {path} cannot be written ({str(error).splitlines()[0]}). Is the disk full? "
             "The checkpoints of earlier epochs are whole."
         ) from error
+
+
+def _nothing() -> None:
+    pass
 
 
 def _remove(path: Path) -> None:
@@ -144,18 +199,13 @@ class Checkpoints(Callback):
         ranked = sorted([*self._kept, new], key=_Kept.rank)
         self._kept = ranked if self._keep < 0 else ranked[: self._keep]
         if new in self._kept:
-            self._save(trainer, segmenter.card, new.path, weights_only=True)
+            trainer.save_checkpoint(new.path, weights_only=True)  # all processes take part in it
         if trainer.is_global_zero:
             for gone in ranked[len(self._kept) :]:
                 if gone != new:
                     self._writer.remove_checkpoint(gone.path)
-        self._save(trainer, segmenter.card, self.last, weights_only=False)
+        trainer.save_checkpoint(self.last, weights_only=False)
 
     def _place(self, row: Row) -> _Kept:
         epoch, iou = int(row["epoch"]), row["val_iou"]
         return _Kept(epoch, iou, self._folder / f"{epoch:05d}-val_iou_{iou:.4f}.ckpt")
-
-    def _save(self, trainer: Trainer, card: ModelCard, path: Path, weights_only: bool) -> None:
-        trainer.save_checkpoint(path, weights_only=weights_only)  # all processes take part in it
-        if trainer.is_global_zero:
-            self._writer.do(lambda: write_card(path.with_suffix(".json"), card))

@@ -1,23 +1,40 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The predictor: a checkpoint at work, from pixels to class probabilities."""
+"""The predictor: a checkpoint at work, from pixels to classes and their probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.tiling import even_tile
 from specdeepmap.core.errors import CheckpointError, ConfigError, DeviceError, RasterError
-from specdeepmap.core.learn.architectures import build_network
-from specdeepmap.core.learn.checkpoint import load_checkpoint, warn_of_other_bands
-from specdeepmap.core.learn.options import choose_device, is_out_of_memory
+from specdeepmap.core.learn.architectures import build_network, sees_locally
+from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_values
+from specdeepmap.core.learn.checkpoint import load_checkpoint
+from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, reuse_memory
 from specdeepmap.core.progress import Progress
 
-_BATCH_VALUES = 4_000_000  # values in a batch of automatic size; 16 MB of float32
+Images = Sequence[NDArray[np.float32]]
+"""Of one size, each ``(bands, rows, columns)``, from ``card.normalization.apply``."""
+
+LONGEST_TILE = 576
+"""Longest side of an automatic tile, in pixels: 512, and what reaches over it. See the benchmarks."""
+
+TILE_VALUES = 2**24
+"""Values in an automatic tile, at most; 64 MB of float32."""
+
+BATCH_PIXELS = {"cpu": 2**17, "mps": 2**20, "cuda": 2**22}
+"""Pixels in a batch of automatic size: processors are fastest while what a layer gives stays near their caches."""
+
+PIXEL_BYTES = 8192
+"""Memory of a graphics card per pixel of a batch: more than U-Net with resnet50 needs."""
 
 
 class Predictor:
@@ -26,15 +43,21 @@ class Predictor:
     Args:
         checkpoint: made by the trainer.
         device: auto, cpu or gpu.
+        precision: auto, float32, bfloat16 or float16.
+        turns: predict each image in all eight flips and quarter turns, and average the probabilities.
 
     Raises:
         CheckpointError: if it is no checkpoint of ours.
         DeviceError: if there is no such device.
+        ConfigError: if the device has no such precision.
     """
 
-    def __init__(self, checkpoint: Path, device: str) -> None:
+    def __init__(self, checkpoint: Path, device: str, precision: str = "auto", turns: bool = False) -> None:
         self.card, state = load_checkpoint(checkpoint)
         self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self._turns = range(8) if turns else range(1)
+        self._most: int | None = None
         card = self.card
         try:
             network = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
@@ -52,47 +75,121 @@ class Predictor:
                 f"({card.architecture}, {card.backbone}). The file is damaged, or was made with another version of "
                 "segmentation-models-pytorch or timm."
             ) from error
-        self._network = network.eval().to(self.device)
+        reuse_memory()
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
 
-    def batch_size(self, height: int, width: int) -> int:
-        """Give the automatic batch size for chips of this size."""
-        return max(_BATCH_VALUES // (len(self.card.bands) * height * width), 1)
+    def use(self, device: torch.device) -> None:
+        """Move to another device of the same kind."""
+        self.device = device
+        self.network.to(device)
 
-    def probabilities(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Predict images of one size.
+    def tile_size(self, width: int, height: int, overlap: int) -> tuple[int, int]:
+        """Give the automatic size of the tiles of a map, ``(x, y)`` in pixels.
+
+        A network that sees only what is around a pixel gives the same in larger tiles, of which fewer pixels are
+        computed twice; one that looks at the whole tile gets what it was trained on.
 
         Args:
-            images: each ``(bands, rows, columns)``, from ``card.normalization.apply``.
+            width, height: of the map.
+            overlap: pixels dropped at each side of a tile.
+        """
+        card = self.card
+        trained = (card.chip_width, card.chip_height)
+        if not sees_locally(card.architecture, card.backbone):
+            return trained
+        stride = self.network.stride
+        longest = min(LONGEST_TILE, int((TILE_VALUES / len(card.bands)) ** 0.5))
+        lengths = (
+            even_tile(size, overlap, max(longest, chip) // stride * stride, stride)
+            for size, chip in zip((width, height), trained, strict=True)
+        )
+        x, y = (max(length, stride) for length in lengths)
+        return x, y
 
-        Returns:
-            ``(images, classes, rows, columns)``; the classes of a pixel add up to 1.
+    def batch_size(self, height: int, width: int) -> int:
+        """Give the automatic batch size for images of this size."""
+        pixels = BATCH_PIXELS[self.device.type]
+        if self.device.type == "cuda":
+            pixels = min(pixels, torch.cuda.mem_get_info(self.device)[0] // (PIXEL_BYTES + 8 * len(self.card.bands)))
+        return max(pixels // (height * width), 1)
+
+    def classes(self, images: Images) -> NDArray[np.uint8]:
+        """Give the index of the likeliest class of each pixel, ``(images, rows, columns)``.
 
         Raises:
             DeviceError: if the memory does not suffice.
         """
-        try:
-            with torch.inference_mode():
-                batch = torch.from_numpy(np.stack(images)).to(self.device)
-                probabilities: NDArray[np.float32] = self._network(batch).float().softmax(dim=1).cpu().numpy()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeviceError(
-                f"The memory does not suffice for BATCH_SIZE {len(images)} with tiles of {images[0].shape[2]} x "
-                f"{images[0].shape[1]} pixels. Set BATCH_SIZE to {max(len(images) // 2, 1)}, or take smaller tiles."
-            ) from error
-        return probabilities
+        if len(self._turns) > 1:
+            return np.asarray(self.probabilities(images).argmax(axis=1), np.uint8)
+        return np.asarray(self._predict(images, lambda logits: logits.argmax(dim=1).to(torch.uint8)), np.uint8)
+
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """Give the probability of each class at each pixel.
+
+        Returns:
+            ``(images, classes, rows, columns)``; those of a pixel add up to 1.
+
+        Raises:
+            DeviceError: if the memory does not suffice.
+        """
+        return np.asarray(self._predict(images, lambda logits: logits.float().softmax(dim=1)), np.float32)
+
+    def _predict(self, images: Images, read: Callable[[Tensor], Tensor]) -> NDArray[np.generic]:
+        """Run the network, in smaller batches where the memory does not suffice."""
+        size = min(self._most or len(images), len(images))
+        while True:
+            try:
+                parts = [self._run(images[start : start + size], read) for start in range(0, len(images), size)]
+                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    columns, rows = images[0].shape[2], images[0].shape[1]
+                    raise DeviceError(
+                        f"The memory does not suffice for one image of {columns} x {rows} pixels. Take smaller tiles "
+                        f"(TILE_SIZE {max(min(rows, columns) // 2, 1)}), or DEVICE cpu."
+                    ) from error
+            size = self._most = size // 2
+
+    def _run(self, images: Images, read: Callable[[Tensor], Tensor]) -> NDArray[np.generic]:
+        with torch.inference_mode(), Hardware(self.device, self.precision).autocast():
+            # The first layer turns the bands round faster than a copy would.
+            batch = torch.from_numpy(np.stack(images) if len(images) > 1 else images[0][None]).to(self.device)
+            total = read(self.network(batch))
+            for turn in self._turns[1:]:
+                total += turned(read(self.network(turned(batch, turn))), turn, back=True)
+            if len(self._turns) > 1:
+                total /= len(self._turns)
+            return np.asarray(total.cpu().contiguous().numpy())
 
     def check_raster(self, raster: Raster, parameter: str, progress: Progress) -> None:
         """Check that a raster has the bands that the model knows.
 
         Raises:
-            RasterError: if it has another number of bands; other names or wavelengths are a warning.
+            RasterError: if it has another number of bands; other names, wavelengths or values are a warning.
         """
-        names = [band.name for band in raster.bands]
-        if len(names) != len(self.card.bands):
+        if raster.count != len(self.card.bands):
             raise RasterError(
-                f"{parameter} {raster.name} has {len(names)} bands, but the model was trained on "
-                f"{len(self.card.bands)}. Take the image with the same bands in the same order."
+                f"{parameter} {raster.name} has {raster.count} bands, but the model was trained on "
+                f"{len(self.card.bands)}. Take the image with the same bands in the same order, or let MATCH_BANDS "
+                "find them in an image that has more."
             )
         warn_of_other_bands(self.card, raster, parameter, progress)
+        warn_of_other_values(self.card, raster, parameter, progress)
+
+
+def turned(images: Tensor, turn: int, back: bool = False) -> Tensor:
+    """Flip and turn images ``(N, C, H, W)``: one of the eight symmetries of a square, or back again.
+
+    Args:
+        images: any.
+        turn: bits 0 and 1 mirror columns and rows, bit 2 swaps them.
+        back: undo it.
+    """
+    axes = [axis for axis, bit in ((-1, 1), (-2, 2)) if turn & bit]
+    if back:
+        mirrored = images.flip(axes)
+        return mirrored.transpose(-1, -2) if turn & 4 else mirrored
+    swapped = images.transpose(-1, -2) if turn & 4 else images
+    return swapped.flip(axes)

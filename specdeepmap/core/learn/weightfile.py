@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 _WRAPPERS = ("specdeepmap_state", "state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "network.", "model.", "encoder.", "encoder_q.", "backbone.")
 
+LIGHTNING_KEY = "pytorch-lightning_version"
+"""Stands in every checkpoint that Lightning writes."""
+
+_PICKLE_BYTES = 2**20
+"""How much of a file's description of its tensors is looked at: a network of 1000 tensors has 0.1 MB."""
+
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
     *(AssertionError, ArithmeticError, struct.error),
@@ -49,6 +55,13 @@ def read_tensors(path: Path, parameter: str) -> Any:
     except pickle.UnpicklingError as error:
         if not _looks_pickled(path):
             raise CheckpointError(f"{parameter} {path} is no PyTorch file.") from error
+        if _is_foreign_lightning(path):
+            raise CheckpointError(
+                f"{parameter} {path} is a Lightning checkpoint that holds Python objects, as those of EnMAP-Box's own "
+                "SpecDeepMap application do. It was not loaded, since loading it could run any program. Train the "
+                "model again here, for which the dataset folder can be used as it is; or, where the weights alone are "
+                "wanted, save them as a state dict or as safetensors."
+            ) from error
         raise CheckpointError(
             f"{parameter} {path} holds more than tensors and plain values. It was not loaded, since such a file "
             "can run any program. Take a file that you trust, saved as a state dict or as safetensors."
@@ -105,3 +118,24 @@ def _looks_pickled(path: Path) -> bool:
     """Tell whether a file begins as PyTorch's do: a zip archive, or a pickle."""
     with path.open("rb") as file:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def _is_foreign_lightning(path: Path) -> bool:
+    """Tell whether a file is a checkpoint of Lightning, and none of ours, without unpickling it.
+
+    ``pickletools`` only lists what a pickle would do. Of what is damaged, that before the damage counts.
+    """
+    import pickletools
+    import zipfile
+    import zlib
+
+    texts: set[object] = set()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                head = file.read(_PICKLE_BYTES)
+        texts.update(argument for _, argument, _ in pickletools.genops(head) if isinstance(argument, str))
+    except (*_DAMAGE, StopIteration, zipfile.BadZipFile, zlib.error):
+        pass
+    return LIGHTNING_KEY in texts and "specdeepmap" not in texts

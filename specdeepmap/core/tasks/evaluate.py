@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.classes import UNLABELLED
+from specdeepmap.core.data.calibration import Reliability
+from specdeepmap.core.data.classes import IGNORE_INDEX, UNLABELLED
 from specdeepmap.core.data.dataset import ChipPair, read_pairs
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores, write_table
@@ -21,17 +21,70 @@ from specdeepmap.core.jobs import EvaluateJob, EvaluateResult
 from specdeepmap.core.learn.checkpoint import ModelCard, chip_mark
 from specdeepmap.core.learn.loader import LoadedChip, load_chip
 from specdeepmap.core.learn.predictor import Predictor
+from specdeepmap.core.learn.testreport import Examination, Showcase, draw_chip, write_report
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
 
 
-@dataclass
-class _Findings:
-    """What the chips brought: one score per chip, and reference values that the model does not know."""
+class _Warned(Progress):
+    """Pass warnings on and remember them for the report.
 
-    names: list[str] = field(default_factory=list)
-    scores: list[Scores] = field(default_factory=list)
-    unknown: dict[int, int] = field(default_factory=dict)
+    Args:
+        progress: is told.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+        self.said: list[str] = []
+
+    def info(self, text: str) -> None:
+        """Pass it on."""
+        self._progress.info(text)
+
+    def warning(self, text: str) -> None:
+        """Pass it on and remember it."""
+        self.said.append(text)
+        self._progress.warning(text)
+
+
+class _Findings:
+    """What the chips brought so far, in little more memory than a row per chip.
+
+    Args:
+        card: of the model.
+    """
+
+    def __init__(self, card: ModelCard) -> None:
+        self._card = card
+        self.scores = Scores.empty(len(card.classes))
+        self.reliability = Reliability.empty()
+        self.showcase = Showcase()
+        self.rows: list[Sequence[object]] = []
+        self.unknown: Counter[int] = Counter()
+
+    def add(self, name: str, chip: LoadedChip, indices: NDArray[np.uint8], confidence: NDArray[np.float32]) -> None:
+        """Score a chip.
+
+        Args:
+            name: of the chip.
+            chip: image and reference.
+            indices: predicted class indices ``(rows, columns)``.
+            confidence: probability of each.
+        """
+        classes = self._card.classes
+        true = classes.encode(chip.labels)
+        labelled = true != IGNORE_INDEX
+        scores = Scores.of(true, indices, len(classes))
+        self.scores += scores
+        self.reliability += Reliability.of(confidence[labelled], (indices == true)[labelled])
+        numbers = (f"{scores.mean_iou:.6f}", f"{scores.overall_accuracy:.6f}", int(scores.matrix.sum()))
+        self.rows.append((name, *numbers))
+        values, counts = np.unique(chip.labels, return_counts=True)
+        for value in classes.unknown(values):
+            self.unknown[value] += int(counts[values == value][0])
+        seen = np.where(chip.has_data, indices, IGNORE_INDEX).astype(np.uint8)
+        self.showcase.offer(name, scores, lambda: draw_chip((chip.image, true), seen, self._card))
 
 
 def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
@@ -45,32 +98,35 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
             f"TEST_CSV {job.test_csv} names several chips {twice[0]}; their predictions would have one name in "
             "PREDICTION_FOLDER. Test them one after the other."
         )
+    warned = _Warned(progress)
     predictor = Predictor(job.checkpoint, job.device)
-    predictor.check_raster(Raster.open(pairs[0].image), "TEST_CSV: the chip", progress)
-    _warn_of_known_chips(pairs, predictor.card, progress)
+    predictor.check_raster(Raster.open(pairs[0].image), "TEST_CSV: the chip", warned)
+    _warn_of_known_chips(pairs, predictor.card, warned)
     progress.report(0.0, f"Testing {len(pairs)} chips on {predictor.device.type}")
-    confusion = job.confusion_csv or job.scores_csv.with_name(f"{job.scores_csv.stem}_confusion.csv")
     with Staging(progress) as staging:
         findings = _predict_chips(job, pairs, predictor, staging, progress)
-        scores = sum(findings.scores, Scores.empty(len(predictor.card.classes)))
-        if not scores.matrix.any():
+        if not findings.scores.matrix.any():
             raise DatasetError(
                 f"TEST_CSV {job.test_csv}: no chip has a labelled pixel of a class that the model knows."
             )
-        write_scores(staging.file(job.scores_csv), scores, predictor.card.classes)
-        write_confusion(staging.file(confusion), scores, predictor.card.classes)
-        if job.chip_scores_csv is not None:
-            _write_chip_scores(staging.file(job.chip_scores_csv), findings)
-    _tell(predictor, scores, findings, progress)
+        for value, count in sorted(findings.unknown.items()):
+            warned.warning(f"The model does not know class {value}; its {count} reference pixels are left out.")
+        _write(job, predictor.card, findings, warned.said, staging)
+    scores = findings.scores
+    _tell(predictor, scores, progress)
     return EvaluateResult(
         scores_csv=job.scores_csv,
-        confusion_csv=confusion,
+        confusion_csv=job.confusion_file,
         chip_scores_csv=job.chip_scores_csv,
         prediction_folder=job.prediction_folder,
         mean_iou=scores.mean_iou,
         overall_accuracy=scores.overall_accuracy,
         macro_f1=scores.macro_f1,
         kappa=scores.kappa,
+        average_accuracy=scores.average_accuracy,
+        weighted_f1=scores.weighted_f1,
+        calibration_error=findings.reliability.calibration_error,
+        report=job.report_file,
     )
 
 
@@ -78,20 +134,16 @@ def _predict_chips(
     job: EvaluateJob, pairs: Sequence[ChipPair], predictor: Predictor, staging: Staging, progress: Progress
 ) -> _Findings:
     """Predict all chips; write the predictions where they are wanted."""
-    classes = predictor.card.classes
-    findings = _Findings()
+    findings = _Findings(predictor.card)
     for batch in _batches(job, pairs, predictor, progress):
         probabilities = predictor.probabilities([chip.image for _, chip in batch])
-        for (pair, chip), indices in zip(batch, probabilities.argmax(axis=1).astype(np.uint8), strict=True):
-            findings.names.append(pair.name)
-            findings.scores.append(Scores.of(classes.encode(chip.labels), indices, len(classes)))
-            values, counts = np.unique(chip.labels, return_counts=True)
-            for value in classes.unknown(values):
-                findings.unknown[value] = findings.unknown.get(value, 0) + int(counts[values == value][0])
+        chosen, confidences = probabilities.argmax(axis=1).astype(np.uint8), probabilities.max(axis=1)
+        for (pair, chip), indices, confidence in zip(batch, chosen, confidences, strict=True):
+            findings.add(pair.name, chip, indices, confidence)
             if job.prediction_folder is not None:
                 path = job.prediction_folder / f"{pair.name}_prediction.tif"
                 _write_prediction(staging.file(path), job, pair, chip, indices, predictor)
-        progress.report(len(findings.names) / len(pairs))
+        progress.report(len(findings.rows) / len(pairs))
     return findings
 
 
@@ -126,12 +178,26 @@ def _write_prediction(
     write_class_chip(path, prediction, Raster.open(pair.image).grid, predictor.card.classes, ("COMPRESS=DEFLATE",))
 
 
-def _write_chip_scores(path: Path, findings: _Findings) -> None:
-    rows: list[Sequence[object]] = [("Chip", "Mean IoU", "Overall Accuracy", "Labelled Pixels")]
-    for name, scores in zip(findings.names, findings.scores, strict=True):
-        numbers = (f"{scores.mean_iou:.6f}", f"{scores.overall_accuracy:.6f}", int(scores.matrix.sum()))
-        rows.append((name, *numbers))
-    write_table(path, rows)
+def _write(job: EvaluateJob, card: ModelCard, findings: _Findings, warnings: Sequence[str], staging: Staging) -> None:
+    """Write the tables and the report."""
+    files = {"Score table": job.scores_csv, "Confusion matrix": job.confusion_file}
+    write_scores(staging.file(job.scores_csv), findings.scores, card.classes)
+    write_confusion(staging.file(job.confusion_file), findings.scores, card.classes)
+    if job.chip_scores_csv is not None:
+        files["Scores per chip"] = job.chip_scores_csv
+        header = ("Chip", "Mean IoU", "Overall Accuracy", "Labelled Pixels")
+        write_table(staging.file(job.chip_scores_csv), [header, *findings.rows])
+    examination = Examination(
+        card=card,
+        checkpoint=job.checkpoint.name,
+        chips=len(findings.rows),
+        scores=findings.scores,
+        reliability=findings.reliability,
+        showcase=findings.showcase,
+        warnings=warnings,
+        files=files,
+    )
+    write_report(staging.file(job.report_file), examination, job.report_file.parent)
 
 
 def _warn_of_known_chips(pairs: Sequence[ChipPair], card: ModelCard, progress: Progress) -> None:
@@ -144,9 +210,7 @@ def _warn_of_known_chips(pairs: Sequence[ChipPair], card: ModelCard, progress: P
         )
 
 
-def _tell(predictor: Predictor, scores: Scores, findings: _Findings, progress: Progress) -> None:
-    for value, count in sorted(findings.unknown.items()):
-        progress.warning(f"The model does not know class {value}; its {count} reference pixels are left out.")
+def _tell(predictor: Predictor, scores: Scores, progress: Progress) -> None:
     for entry, iou in zip(predictor.card.classes.entries, scores.iou, strict=True):
         progress.info(f"Class {entry.value} ({entry.name}): IoU {iou:.4f}")
     progress.info(

@@ -3,62 +3,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from specdeepmap.core.data.classes import UNLABELLED
+from specdeepmap import __version__
+from specdeepmap.core.data.bandmatch import match_bands, reordered
 from specdeepmap.core.data.labels import LabelRaster
+from specdeepmap.core.data.mapcheck import score_map
+from specdeepmap.core.data.maplayers import MAP, MEASURES, PROBABILITIES, Layers
 from specdeepmap.core.data.polygons import companions, driver_name, polygonize
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.scores import Scores, write_scores
-from specdeepmap.core.data.tiling import TileWindow, Window, map_windows
-from specdeepmap.core.data.writer import GeoTiff, overview_levels
+from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
+from specdeepmap.core.data.sieve import sieve
+from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.data.writer import build_overviews
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs import PredictJob, PredictResult
-from specdeepmap.core.learn.loader import data_mask
+from specdeepmap.core.learn.architectures import ARCHITECTURES
 from specdeepmap.core.learn.predictor import Predictor
+from specdeepmap.core.learn.team import Team
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
+from specdeepmap.core.tasks.mapping import Plan, map_area
 
-_OPTIONS = ("TILED=YES", "COMPRESS=DEFLATE", "BIGTIFF=IF_SAFER")
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """A tile ready for the network: windows in image pixels, input, and where the image has data."""
-
-    window: TileWindow
-    image: NDArray[np.float32]
-    has_data: NDArray[np.bool_]
-
-
-class _Reference:
-    """The ground truth under a map, and the scores so far.
-
-    Args:
-        labels: on the image's grid.
-        predictor: knows the classes.
-    """
-
-    def __init__(self, labels: LabelRaster, predictor: Predictor) -> None:
-        self._labels, self._classes = labels, predictor.card.classes
-        self.scores = Scores.empty(len(self._classes))
-        self.unknown: dict[int, int] = {}
-
-    def add(self, window: Window, indices: NDArray[np.uint8], has_data: NDArray[np.bool_]) -> None:
-        """Score the pixels of a window that have image data."""
-        true = self._labels.read(window)
-        true[~has_data] = UNLABELLED
-        values, counts = np.unique(true, return_counts=True)
-        for value in self._classes.unknown(values):
-            self.unknown[value] = self.unknown.get(value, 0) + int(counts[values == value][0])
-        self.scores = self.scores + Scores.of(self._classes.encode(true), indices, len(self._classes))
+_OUTPUTS = (
+    *("output", "confidence", "probabilities", "margin", "entropy", "vector"),
+    *("error_map", "scores_csv", "confusion_csv"),
+)
 
 
 def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
@@ -67,37 +40,173 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
         driver_name(job.vector)
     _check_files(job)
     image = Raster.open(job.image)
-    predictor = Predictor(job.checkpoint, job.device)
+    predictor = Predictor(job.checkpoint, job.device, job.precision, job.tta)
+    image = _with_right_bands(job, image, predictor)
     predictor.check_raster(image, "IMAGE", progress)
     area = _area(job, image)
-    reference = None
+    truth = None
     if job.ground_truth is not None:
-        labels = LabelRaster(job.ground_truth, image.grid, progress, parameter="GROUND_TRUTH")
-        reference = _Reference(labels, predictor)
-    with Staging(progress) as staging:
-        output = staging.file(job.output)
-        confidence = staging.file(job.confidence) if job.confidence is not None else None
-        share = 0.8 if job.vector is not None else 0.97
-        _map(job, image, area, predictor, reference, (output, confidence), progress.part(0.0, share))
-        if job.vector is not None:
-            progress.report(share, "Making polygons")
-            vector = staging.file(job.vector)
-            for path in companions(job.vector):
-                staging.file(path)
-            polygonize(output, vector, predictor.card.classes, progress.part(share, 0.99))
-        if reference is not None and job.scores_csv is not None:
-            write_scores(staging.file(job.scores_csv), reference.scores, predictor.card.classes)
-    progress.report(1.0)
-    scores = None if reference is None else _tell(reference, progress)
-    return PredictResult(
-        output=job.output,
-        confidence=job.confidence,
-        vector=job.vector,
-        scores_csv=job.scores_csv,
-        mean_iou=None if scores is None else scores.mean_iou,
-        overall_accuracy=None if scores is None else scores.overall_accuracy,
-        classes=predictor.card.classes.entries,
-    )
+        truth = LabelRaster(job.ground_truth, image.grid, progress, parameter="GROUND_TRUTH")
+        truth.values(progress.part(0.0, 0.02))  # a wrong one is better found now than after hours
+    team = Team.join(job.devices, predictor.device)
+    predictor.use(team.device)
+    mapping = _Mapping(job, image, area, predictor, truth, team, progress)
+    return mapping.take_part() if team.number else mapping.lead()
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    """A mapping from the first tile to the last file.
+
+    The first process of a team leads: it puts together what all wrote, and does everything that needs the whole map.
+    """
+
+    job: PredictJob
+    image: Raster
+    area: Window
+    predictor: Predictor
+    truth: LabelRaster | None
+    team: Team
+    progress: Progress
+
+    def take_part(self) -> PredictResult:
+        """Map a share of the tiles for the process that leads."""
+        self._map(self._plan(self.team.number), self._parts(self.team.number), self.progress)
+        self.team.wait()
+        return self._result(None)
+
+    def lead(self) -> PredictResult:
+        """Map, and make everything else of the map."""
+        job, progress, classes = self.job, self.progress, self.predictor.card.classes
+        with Staging(progress) as staging:
+            files = {name: staging.file(path) for name, path in self._targets.items()}
+            if job.min_area > 1:
+                files[MAP] = staging.scratch(_beside(job.output, "raw"))
+            if self.team.size == 1:
+                self._map(self._plan(0), files, progress.part(0.02, 0.88))
+            else:
+                self._map_together(files, staging)
+            if job.min_area > 1:
+                progress.report(0.88, f"Joining patches of less than {job.min_area} pixels to their neighbours")
+                raw, files[MAP] = files[MAP], staging.file(job.output)
+                sieve(raw, files[MAP], job.min_area, progress.part(0.88, 0.92))
+            for name, path in files.items():
+                build_overviews(path, "NEAREST" if name == MAP else "AVERAGE", progress)
+            scores = self._score(files[MAP], staging)
+            if job.vector is not None:
+                progress.report(0.95, "Making polygons")
+                vector = staging.file(job.vector)
+                for path in companions(job.vector):
+                    staging.file(path)
+                polygonize(files[MAP], vector, classes, progress.part(0.95, 0.99))
+        progress.report(1.0)
+        return self._result(scores)
+
+    @property
+    def _targets(self) -> dict[str, Path]:
+        """The rasters that are wanted, by the name of the layer."""
+        job = self.job
+        wanted = {MAP: job.output, PROBABILITIES: job.probabilities}
+        wanted.update({name: getattr(job, name) for name in MEASURES})
+        return {name: path for name, path in wanted.items() if path is not None}
+
+    def _parts(self, number: int) -> dict[str, Path]:
+        """The files that a process of a team writes its share to."""
+        return {name: _beside(path, str(number)) for name, path in self._targets.items()}
+
+    def _plan(self, number: int) -> Plan:
+        """Cut the area into tiles, for a process of the team."""
+        job, card, area = self.job, self.predictor.card, self.area
+        trained = min(card.chip_width, card.chip_height)
+        overlap = round((job.tile_size or trained) * job.overlap / 100)
+        tile = (job.tile_size,) * 2 if job.tile_size else self.predictor.tile_size(area.width, area.height, overlap)
+        batch = job.batch_size or self.predictor.batch_size(*tile)
+        return Plan(area, tile, overlap, batch, job.blend, (number, self.team.size))
+
+    def _layers(self, files: Mapping[str, Path], reach: tuple[int, int]) -> Layers:
+        top, end = reach
+        grid = self.image.grid.cut(self.area).cut(Window(0, top, self.area.width, end - top))
+        classes = self.predictor.card.classes
+        return Layers(files, grid, top, classes, self._notes(), self.job.probability_format)
+
+    def _map(self, plan: Plan, files: Mapping[str, Path], progress: Progress) -> None:
+        """Map a process's share; it may be empty where there are more processes than rows of tiles."""
+        if not plan.read_rows:
+            return
+        count = sum(len(plan.rows[row]) for row in plan.read_rows)
+        shape, where = f"{plan.tile[0]} x {plan.tile[1]}", f"{self.predictor.device.type}, {self.predictor.precision}"
+        progress.report(0.0, f"Mapping {count} tiles of {shape} pixels, {plan.batch} at a time, on {where}")
+        with self._layers(files, plan.reach) as layers:
+            map_area(self.image, plan, self.predictor, layers, progress)
+
+    def _map_together(self, files: Mapping[str, Path], staging: Staging) -> None:
+        """Map this process's share, wait for the others, and join all of them."""
+        parts = []
+        for number in range(self.team.size):
+            plan = self._plan(number)
+            if plan.read_rows:
+                written = {name: staging.scratch(path) for name, path in self._parts(number).items()}
+                parts.append((written, plan.reach[0]))
+        self._map(self._plan(0), self._parts(0), self.progress.part(0.02, 0.84))
+        self.team.wait()
+        with self._layers(files, (0, self.area.height)) as layers:
+            layers.join(parts, self.progress.part(0.84, 0.88))
+
+    def _notes(self) -> dict[str, str]:
+        """What the files say of themselves."""
+        job, card = self.job, self.predictor.card
+        network = ARCHITECTURES[card.architecture].title + (f" with {card.backbone}" if card.backbone else "")
+        return {
+            "TIFFTAG_SOFTWARE": f"SpecDeepMap {__version__}",
+            "TIFFTAG_DATETIME": datetime.now().strftime("%Y:%m:%d %H:%M:%S"),
+            "MODEL": job.checkpoint.name,
+            "MODEL_NETWORK": network,
+            "MODEL_DATE": card.date,
+        }
+
+    def _score(self, class_map: Path, staging: Staging) -> Scores | None:
+        """Compare the finished map with the ground truth, where there is one."""
+        job, progress, classes = self.job, self.progress, self.predictor.card.classes
+        if self.truth is None:
+            return None
+        progress.report(0.92, "Comparing with the ground truth")
+        error_map = None if job.error_map is None else staging.file(job.error_map)
+        scores, unknown = score_map(
+            class_map, self.truth, classes, progress.part(0.92, 0.95), area=self.area, error_map=error_map
+        )
+        if job.scores_csv is not None:
+            write_scores(staging.file(job.scores_csv), scores, classes)
+        if job.confusion_csv is not None:
+            write_confusion(staging.file(job.confusion_csv), scores, classes)
+        for value, count in sorted(unknown.items()):
+            progress.warning(f"The model does not know class {value}; its {count} reference pixels are left out.")
+        if not scores.matrix.any():
+            progress.warning("GROUND_TRUTH has no labelled pixel of a known class on the map; there are no scores.")
+        else:
+            progress.info(f"Mean IoU {scores.mean_iou:.4f}, overall accuracy {scores.overall_accuracy:.4f}.")
+        return scores
+
+    def _result(self, scores: Scores | None) -> PredictResult:
+        job = self.job
+        return PredictResult(
+            output=job.output,
+            confidence=job.confidence,
+            probabilities=job.probabilities,
+            margin=job.margin,
+            entropy=job.entropy,
+            vector=job.vector,
+            error_map=job.error_map,
+            scores_csv=job.scores_csv,
+            confusion_csv=job.confusion_csv,
+            mean_iou=None if scores is None else scores.mean_iou,
+            overall_accuracy=None if scores is None else scores.overall_accuracy,
+            classes=self.predictor.card.classes.entries,
+        )
+
+
+def _beside(path: Path, mark: str) -> Path:
+    """Give the name of a file that is needed for a while."""
+    return path.with_name(f".{path.stem}.{mark}.part{path.suffix}")
 
 
 def _check_files(job: PredictJob) -> None:
@@ -106,15 +215,24 @@ def _check_files(job: PredictJob) -> None:
     Raises:
         ConfigError: if one would.
     """
-    inputs = {"IMAGE": job.image, "GROUND_TRUTH": job.ground_truth, "CHECKPOINT": job.checkpoint}
-    outputs = {"OUTPUT": job.output, "CONFIDENCE": job.confidence, "VECTOR": job.vector, "SCORES_CSV": job.scores_csv}
-    known = {Path(path).resolve(): name for name, path in inputs.items() if path is not None}
-    for name, path in outputs.items():
+    known: dict[Path, str] = {}
+    for name in ("image", "ground_truth", "checkpoint", *_OUTPUTS):
+        path = getattr(job, name)
         if path is None:
             continue
-        other = known.setdefault(path.resolve(), name)
+        other = known.setdefault(Path(path).resolve(), name)
         if other != name:
-            raise ConfigError(f"{name} and {other} are the same file, {path}. Choose another name for {name}.")
+            raise ConfigError(
+                f"{name.upper()} and {other.upper()} are the same file, {path}. Choose another name for {name.upper()}."
+            )
+
+
+def _with_right_bands(job: PredictJob, image: Raster, predictor: Predictor) -> Raster:
+    """Give the image with its bands in the order of the model, where that is wanted."""
+    if job.match_bands == "none":
+        return image
+    card, name = predictor.card, f"IMAGE {image.name}"
+    return reordered(image, match_bands(image.bands, card.bands, card.wavelengths_nm, job.match_bands, name))
 
 
 def _area(job: PredictJob, image: Raster) -> Window:
@@ -123,9 +241,8 @@ def _area(job: PredictJob, image: Raster) -> Window:
     Raises:
         ConfigError: if the extent lies outside of the image.
     """
-    whole = Window(0, 0, image.grid.width, image.grid.height)
     if job.extent is None:
-        return whole
+        return image.whole
     if image.grid.transform[2] or image.grid.transform[4]:
         raise ConfigError("EXTENT cannot be used with IMAGE, whose grid is rotated. Warp it to a north-up grid first.")
     xmin, ymin, xmax, ymax = job.extent
@@ -134,85 +251,3 @@ def _area(job: PredictJob, image: Raster) -> Window:
         wanted, has = (", ".join(f"{number:.10g}" for number in box) for box in (job.extent, image.grid.extent))
         raise ConfigError(f"EXTENT {wanted} lies outside of IMAGE, which reaches over {has} (xmin, ymin, xmax, ymax).")
     return area
-
-
-def _map(
-    job: PredictJob,
-    image: Raster,
-    area: Window,
-    predictor: Predictor,
-    reference: _Reference | None,
-    paths: tuple[Path, Path | None],
-    progress: Progress,
-) -> None:
-    """Predict all tiles of an area and write class map and confidence."""
-    card = predictor.card
-    size = job.tile_size or max(card.chip_width, card.chip_height)
-    windows = [
-        TileWindow(tile.read.moved(area.x, area.y), tile.keep.moved(area.x, area.y))
-        for tile in map_windows(area.width, area.height, size, round(size * job.overlap / 100))
-    ]
-    batch_size = job.batch_size or predictor.batch_size(size, size)
-    image.expect(size)
-    progress.report(0.0, f"Mapping {len(windows)} tiles of {size} x {size} pixels on {predictor.device.type}")
-    grid = image.grid.cut(area)
-    with ExitStack() as stack:
-        tif = stack.enter_context(GeoTiff(paths[0], grid, 1, np.uint8, UNLABELLED, _OPTIONS))
-        tif.classify(card.classes)
-        certainty = None
-        if paths[1] is not None:
-            certainty = stack.enter_context(
-                GeoTiff(paths[1], grid, 1, np.float32, float("nan"), (*_OPTIONS, "PREDICTOR=3"))
-            )
-        done = 0
-        for batch in _batches(image, windows, batch_size, predictor):
-            progress.check()
-            probabilities = predictor.probabilities([tile.image for tile in batch])
-            for tile, chances in zip(batch, probabilities, strict=True):
-                keep = tile.window.keep
-                core = keep.moved(-tile.window.read.x, -tile.window.read.y)
-                part = np.s_[core.y : core.y_end, core.x : core.x_end]
-                kept, has_data = chances[:, part[0], part[1]], tile.has_data[part]
-                indices = kept.argmax(axis=0).astype(np.uint8)
-                place = keep.moved(-area.x, -area.y)
-                tif.write(np.where(has_data, card.classes.decode(indices), UNLABELLED)[None], place)
-                if certainty is not None:
-                    certainty.write(np.where(has_data, kept.max(axis=0), np.float32("nan"))[None], place)
-                if reference is not None:
-                    reference.add(keep, indices, has_data)
-            done += len(batch)
-            progress.report(done / len(windows))
-        tif.close(overview_levels(grid))
-
-
-def _batches(
-    image: Raster, windows: Sequence[TileWindow], batch_size: int, predictor: Predictor
-) -> Iterator[list[_Tile]]:
-    """Read batches of tiles; the next one is read while the network works on the last."""
-
-    def read(start: int) -> list[_Tile]:
-        tiles = []
-        for window in windows[start : start + batch_size]:
-            values, valid = image.read_padded(window.read, mirror=True)
-            normalization = predictor.card.normalization
-            tiles.append(_Tile(window, normalization.apply(values, valid), data_mask(valid, normalization)))
-        return tiles
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, 0)
-        for start in range(batch_size, len(windows), batch_size):
-            batch = ahead.result()
-            ahead = reader.submit(read, start)
-            yield batch
-        yield ahead.result()
-
-
-def _tell(reference: _Reference, progress: Progress) -> Scores:
-    for value, count in sorted(reference.unknown.items()):
-        progress.warning(f"The model does not know class {value}; its {count} reference pixels are left out.")
-    scores = reference.scores
-    if not scores.matrix.any():
-        progress.warning("GROUND_TRUTH has no labelled pixel of a known class on the map; there are no scores.")
-    else:
-        progress.info(f"Mean IoU {scores.mean_iou:.4f}, overall accuracy {scores.overall_accuracy:.4f}.")
-    return scores

@@ -20,13 +20,13 @@ from specdeepmap.core.learn.architectures import (
     check_backbone,
     choose_architecture,
 )
+from specdeepmap.core.learn.bandcheck import warn_of_other_bands
 from specdeepmap.core.learn.callbacks import Row, read_history
 from specdeepmap.core.learn.checkpoint import (
     SCHEDULE_KEY,
     ModelCard,
     load_checkpoint,
     parse_checkpoint,
-    warn_of_other_bands,
 )
 from specdeepmap.core.learn.keeping import LAST_NAME
 from specdeepmap.core.learn.network import Network

@@ -37,7 +37,7 @@ from specdeepmap.core.learn.fitting import Feed, Hardware, fit
 from specdeepmap.core.learn.keeping import Checkpoints, Writer
 from specdeepmap.core.learn.loader import Chips, fits_in_memory
 from specdeepmap.core.learn.losses import LOSSES
-from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, processes_per_run
+from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, share_devices
 from specdeepmap.core.learn.pictures import png_bytes
 from specdeepmap.core.learn.ratefinder import find_rate
 from specdeepmap.core.learn.review import Gallery, measure, show
@@ -374,11 +374,7 @@ def _choose_hardware(job: TrainJob) -> Hardware:
         ConfigError: if something does not go together with several devices.
     """
     device = choose_device(job.device)
-    processes, nodes = processes_per_run(job.devices)
-    if device.type == "cuda" and torch.cuda.device_count() < processes // nodes:
-        raise DeviceError(f"DEVICES is {job.devices}, but this computer has {torch.cuda.device_count()} GPU(s).")
-    if device.type == "mps" and processes > 1:
-        raise DeviceError(f"DEVICES is {job.devices}, but an Apple GPU can only be used by one process. Set it to 1.")
+    processes, nodes = share_devices(job.devices, device)
     alone = {
         "LR_FINDER": job.lr_finder,
         "UNFREEZE_EPOCH": bool(job.unfreeze_epoch),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,11 @@ def draw(seed: int, count: int, pixels: int) -> tuple[Array, Array]:
     return np.where(random.random(pixels) < 0.2, IGNORE_INDEX, true).astype(np.uint8), predicted
 
 
+def close(value: Any) -> Any:
+    """Equal but for the rounding of a few operations."""
+    return pytest.approx(value, rel=1e-12, abs=1e-12, nan_ok=True)
+
+
 @given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 400))
 def test_scores_equal_scikit_learn(seed: int, count: int, pixels: int) -> None:
     true, predicted = draw(seed, count, pixels)
@@ -44,6 +51,11 @@ def test_scores_equal_scikit_learn(seed: int, count: int, pixels: int) -> None:
         values = getattr(metrics, measure)(true, predicted, labels=every, average=None, zero_division=0)
         return np.where(known, values, np.nan)
 
+    def mean(measure: str, average: str) -> float:
+        """Average over the classes of the reference only; what was wrongly predicted as others still counts."""
+        labels = np.flatnonzero(present)
+        return float(getattr(metrics, measure)(true, predicted, labels=labels, average=average, zero_division=0))
+
     assert np.array_equal(scores.matrix, metrics.confusion_matrix(true, predicted, labels=every))
     for own, measure, known in (
         (scores.iou, "jaccard_score", present),
@@ -51,12 +63,17 @@ def test_scores_equal_scikit_learn(seed: int, count: int, pixels: int) -> None:
         (scores.recall, "recall_score", present),
         (scores.precision, "precision_score", found),
     ):
-        assert own == pytest.approx(reference(measure, known), nan_ok=True), measure
-    assert scores.mean_iou == pytest.approx(np.nanmean(reference("jaccard_score", present)))
-    assert scores.macro_f1 == pytest.approx(np.nanmean(reference("f1_score", present)))
-    assert scores.overall_accuracy == pytest.approx(metrics.accuracy_score(true, predicted))
+        assert own == close(reference(measure, known)), measure
+    assert scores.mean_iou == close(mean("jaccard_score", "macro"))
+    assert scores.macro_f1 == close(mean("f1_score", "macro"))
+    assert scores.weighted_f1 == close(mean("f1_score", "weighted"))
+    assert scores.average_accuracy == close(mean("recall_score", "macro"))
+    assert scores.overall_accuracy == close(metrics.accuracy_score(true, predicted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes that are only predicted, or of a single one
+        assert scores.average_accuracy == close(metrics.balanced_accuracy_score(true, predicted))
     if len(set(true) | set(predicted)) > 1:
-        assert scores.kappa == pytest.approx(metrics.cohen_kappa_score(true, predicted))
+        assert scores.kappa == close(metrics.cohen_kappa_score(true, predicted))
     else:
         assert math.isnan(scores.kappa)
 
@@ -93,6 +110,8 @@ def test_a_class_without_reference_stays_out_but_its_false_positives_count() -> 
     assert scores.mean_iou == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert scores.macro_f1 == pytest.approx((6 / 7 + 2 / 3) / 2)
     assert scores.overall_accuracy == pytest.approx(4 / 6)
+    assert scores.average_accuracy == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert scores.weighted_f1 == pytest.approx((4 * 6 / 7 + 2 * 2 / 3) / 6)
 
 
 def test_a_class_that_is_never_predicted_has_no_precision_but_iou_0() -> None:
@@ -106,6 +125,7 @@ def test_no_pixel_gives_no_score() -> None:
     scores = Scores.of(np.full(4, IGNORE_INDEX, np.uint8), np.zeros(4, np.uint8), 2)
     assert scores.support.tolist() == [0, 0]
     assert all(math.isnan(x) for x in (scores.mean_iou, scores.macro_f1, scores.overall_accuracy, scores.kappa))
+    assert math.isnan(scores.average_accuracy) and math.isnan(scores.weighted_f1)
 
 
 def test_unlabelled_pixels_do_not_count_whatever_is_predicted() -> None:

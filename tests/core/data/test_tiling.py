@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_covering_refuses_an_overlap_that_leaves_nothing() -> None:
 def test_map_windows_partition_the_grid(width: int, height: int, tile: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, (tile - 1) // 2))
     times = np.zeros((height, width), int)
-    for window in map_windows(width, height, tile, overlap):
+    for window in chain.from_iterable(map_windows(width, height, (tile, tile), overlap)):
         keep, read = window.keep, window.read
         assert keep == keep.clipped(width, height)
         times[keep.y : keep.y_end, keep.x : keep.x_end] += 1

@@ -14,9 +14,9 @@ from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.labels import names_and_colors
 from specdeepmap.core.data.raster import Grid, Raster
 from specdeepmap.core.data.tiling import Window
-from specdeepmap.core.data.writer import GeoTiff, overview_levels, write_class_chip
+from specdeepmap.core.data.writer import GeoTiff, build_overviews, overview_levels, write_class_chip
 from specdeepmap.core.errors import RasterError
-from tests.helpers import TRANSFORM, Array, full_disk, read_pixels, utm
+from tests.helpers import TRANSFORM, Array, Recorder, full_disk, read_pixels, utm
 
 # With GDAL's exceptions on, its destructor complains once more about the full disk.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -138,7 +138,8 @@ def test_overviews_hold_classes_only(tmp_path: Path) -> None:
     checker = (np.indices((600, 600)).sum(axis=0) % 2 * 9 + 1).astype(np.uint8)
     tif = GeoTiff(tmp_path / "a.tif", Grid(600, 600, TRANSFORM, utm()), 1, np.uint8, 0)
     tif.write(checker[None])
-    tif.close(overview_levels(Grid(600, 600)))
+    tif.close()
+    build_overviews(tmp_path / "a.tif", "NEAREST", Recorder())
     raster = gdal.Open(str(tmp_path / "a.tif"))
     band = raster.GetRasterBand(1)
     assert band.GetOverviewCount() == 1

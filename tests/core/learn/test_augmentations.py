@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -157,6 +158,28 @@ def test_flips_and_turns_only_rearrange(shape: tuple[int, int], pictures: int) -
     pairs = [tuple(chip.flatten().tolist()) for chip in moved]
     assert len(set(pairs)) == pictures
     assert min(pairs.count(picture) for picture in set(pairs)) >= 100 / pictures / 3
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("bands", [1, 5])
+@pytest.mark.parametrize("shape", [(6, 6), (4, 7), (7, 4)])
+def test_flips_and_turns_of_each_chip_are_those_of_numpy(
+    shape: tuple[int, int], bands: int, form: torch.memory_format
+) -> None:
+    count, turns = 60, 8 if shape[0] == shape[1] else 4
+    draws = torch.randint(turns, (count,), generator=Generator().manual_seed(1)).tolist()
+    assert set(draws) == set(range(turns))
+    images = torch.arange(1.0, 1 + count * bands * shape[0] * shape[1]).view(count, bands, *shape)
+    labels = (torch.arange(count * shape[0] * shape[1]) % 251).to(torch.uint8).view(count, *shape)
+    changed, moved = apply("flips_and_turns", (images.contiguous(memory_format=form), labels))
+    for chip, draw in enumerate(draws):
+        for before, after in ((images[chip].numpy(), changed[chip]), (labels[chip].numpy(), moved[chip])):
+            wanted = before.swapaxes(-1, -2) if draw & 4 else before
+            wanted = wanted[..., ::-1] if draw & 1 else wanted
+            wanted = wanted[..., ::-1, :] if draw & 2 else wanted
+            np.testing.assert_array_equal(after.numpy(), wanted, f"draw {draw}")
+    assert (changed.dtype, moved.dtype) == (images.dtype, labels.dtype)
+    assert changed.is_contiguous(memory_format=torch.channels_last) and moved.is_contiguous()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -6,7 +6,10 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import pickle
 import socket
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.errors import CheckpointError
 from specdeepmap.core.learn.checkpoint import FORMAT, KEY, ModelCard, chip_mark, load_checkpoint
 from specdeepmap.core.learn.predictor import Predictor
+from specdeepmap.core.learn.weightfile import LIGHTNING_KEY, _is_foreign_lightning
 from tests.chips import TINY
 from tests.core.learn.test_weights import Evil
 
@@ -104,8 +108,85 @@ def test_checkpoint_of_another_lightning_program(tmp_path: Path) -> None:
     )
     trainer.fit(BoringModel())
     trainer.save_checkpoint(tmp_path / "foreign.ckpt")
-    with pytest.raises(CheckpointError, match="no model card"):
+    with pytest.raises(CheckpointError, match="Lightning checkpoint without a model card") as caught:
         load_checkpoint(tmp_path / "foreign.ckpt")
+    assert_train_again(caught.value, "foreign.ckpt")
+
+
+def assert_train_again(error: CheckpointError, name: str) -> None:
+    text = str(error)
+    assert text.startswith("CHECKPOINT ") and name in text and "EnMAP-Box's own SpecDeepMap application" in text
+    assert "Train the model again here" in text and "dataset folder can be used as it is" in text
+
+
+class Preprocessing:
+    """Stands for what other programs keep beside the weights."""
+
+
+def foreign_content(**more: Any) -> dict[str, Any]:
+    """What EnMAP-Box's application leaves behind, in small."""
+    hyper = {"architecture": "Unet", "backbone": "resnet18", "in_channels": 13, "classes": 4, "scaler": 10000}
+    return {
+        "epoch": 3,
+        "global_step": 12,
+        LIGHTNING_KEY: "2.5.0",
+        "state_dict": {"model.encoder.conv1.weight": torch.zeros(2, 13, 3, 3)},
+        "hyper_parameters": {**hyper, **more},
+    }
+
+
+def test_objects_of_the_application_in_enmap_box_are_not_loaded(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    for extra in (Preprocessing(), Evil(trace)):
+        torch.save(foreign_content(preprocess=extra), tmp_path / "older.ckpt")
+        with pytest.raises(CheckpointError, match="not loaded, since loading it could run any program") as caught:
+            load_checkpoint(tmp_path / "older.ckpt")
+        assert_train_again(caught.value, "older.ckpt")
+        assert not trace.exists()
+    torch.load(tmp_path / "older.ckpt", weights_only=False)
+    assert trace.exists(), "the file is as evil as the test needs it"
+
+
+def test_model_of_the_application_without_objects(tmp_path: Path) -> None:
+    torch.save(foreign_content(), tmp_path / "older.ckpt")
+    with pytest.raises(CheckpointError, match="without a model card") as caught:
+        load_checkpoint(tmp_path / "older.ckpt")
+    assert_train_again(caught.value, "older.ckpt")
+    assert "bands" in str(caught.value) and "run any program" not in str(caught.value)
+
+
+def test_where_lightning_wrote_no_file_the_message_is_another(checkpoint: Path, tmp_path: Path) -> None:
+    """Neither a program in a text, nor one in a model of ours, makes a checkpoint one of another application."""
+    older = foreign_content(preprocess=Preprocessing())
+    renamed = {name.replace("version", "versions"): value for name, value in older.items()}
+    ours = {**content_of(checkpoint), LIGHTNING_KEY: "2.5.0", "more": Preprocessing()}
+    for content in (renamed, {"text": f"a {LIGHTNING_KEY}", "more": Preprocessing()}, ours):
+        torch.save(content, tmp_path / "other.ckpt")
+        with pytest.raises(CheckpointError, match="holds more than tensors and plain values") as caught:
+            load_checkpoint(tmp_path / "other.ckpt")
+        assert "EnMAP-Box" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.9])
+def test_pickle_that_ends_early_tells_what_came_before(tmp_path: Path, kept: float) -> None:
+    torch.save(foreign_content(preprocess=Preprocessing(), names=["x" * 50] * 50), tmp_path / "whole.ckpt")
+    with zipfile.ZipFile(tmp_path / "whole.ckpt") as whole, zipfile.ZipFile(tmp_path / "cut.ckpt", "w") as cut:
+        for name in whole.namelist():
+            content = whole.read(name)
+            cut.writestr(name, content[: int(kept * len(content))] if name.endswith("data.pkl") else content)
+    with pytest.raises(CheckpointError, match=r"CHECKPOINT .*cut\.ckpt"):
+        load_checkpoint(tmp_path / "cut.ckpt")
+
+
+def test_little_of_a_huge_pickle_is_looked_at(tmp_path: Path) -> None:
+    """64 MB that look like nothing in the archive: reading them all would take that memory."""
+    with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps([LIGHTNING_KEY, Preprocessing()], 2) + bytes(2**26))
+    tracemalloc.start()
+    assert _is_foreign_lightning(tmp_path / "bomb.ckpt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], 7, {KEY: 5}, {KEY: "card"}, {"state_dict": {}}])

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from specdeepmap.core.learn.callbacks import Journal
+from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.fitting import VALIDATION_BATCH, Feed, Hardware, _on_slurm, fit
 from specdeepmap.core.learn.keeping import Checkpoints, Writer
 from specdeepmap.core.learn.loader import Loader, Order
@@ -134,16 +135,16 @@ def test_training_and_what_is_looked_at_beside_it_have_one_precision(tmp_path: P
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_is_being_written_is_waited_for(fails: bool, tmp_path: Path) -> None:
     """Also where the training ends with an error: the last checkpoints are then worth most."""
-    writer, journal = Writer(), Journal(tmp_path / "history.csv", Recorder(), 2)
+    writer, journal = Writer(), Journal(tmp_path / "history.csv", Recorder(), 3)
     checkpoints = Checkpoints(tmp_path, journal, 1, writer)
 
     class Slow(lightning.Callback):
         def on_train_epoch_start(self, trainer: Any, segmenter: Any) -> None:
             writer.do(lambda: threading.Event().wait(0.3) and None)
-            if fails and segmenter.epoch == 1:
+            if fails and segmenter.epoch == 2:
                 raise ZeroDivisionError
 
-    arguments: Any = (small_segmenter(), tmp_path, samples(4), samples(4), 2)
+    arguments: Any = (small_segmenter(), tmp_path, samples(4), samples(4), 3)
     if fails:
         with pytest.raises(ZeroDivisionError):
             fit_samples(*arguments, callbacks=(Slow(), journal, checkpoints), writer=writer)
@@ -151,6 +152,7 @@ def test_what_is_being_written_is_waited_for(fails: bool, tmp_path: Path) -> Non
         fit_samples(*arguments, callbacks=(Slow(), journal, checkpoints), writer=writer)
     assert len(list(tmp_path.glob("0*.ckpt"))) == 1 and checkpoints.last.is_file()
     assert not list(tmp_path.glob(".*")) and checkpoints.last.with_suffix(".json").is_file()
+    assert load_checkpoint(checkpoints.last)[0].metrics["epoch"] == (1 if fails else 2)  # no state is due by then
 
 
 @pytest.mark.parametrize(

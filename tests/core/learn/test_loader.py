@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -22,11 +21,11 @@ from specdeepmap.core.data.classes import IGNORE_INDEX, UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair, Dataset
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tiling import TileWindow, Window
+from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.learn import loader
 from specdeepmap.core.learn.loader import Chips, Loader, Order, collate, fits_in_memory, free_memory, load_chip
-from specdeepmap.core.tasks.predict import _batches
+from specdeepmap.core.tasks.mapping import Plan, read_tiles
 from tests.helpers import Array, write_raster
 
 pytestmark = pytest.mark.torch
@@ -322,8 +321,8 @@ def test_all_four_ways_to_network_input_give_the_same_bits(tmp_path: Path, rando
     ((validated, _),) = list(Loader(chips, Order(2, 2, None)))
     tested = load_chip(pair, normalization)
     window = Window(7, 5, 21, 16)
-    model: Any = SimpleNamespace(card=SimpleNamespace(normalization=normalization))
-    ((mapped,),) = list(_batches(Raster.open(scene), [TileWindow(window, window)], 1, model))
+    ((mapped,),) = list(read_tiles(Raster.open(scene), Plan(window, (21, 16), 0, 1), normalization))
+    assert mapped.image is not None
     wanted = tested.image.tobytes()
     assert trained[0].numpy().tobytes() == trained[1].numpy().tobytes() == wanted
     assert validated[0].numpy().tobytes() == mapped.image.tobytes() == wanted

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -19,6 +23,7 @@ from specdeepmap.core.learn.options import (
     choose_precision,
     cosine_factor,
     processes_per_run,
+    reuse_memory,
 )
 
 pytestmark = pytest.mark.torch
@@ -138,6 +143,22 @@ def test_auto_precision_of_the_processor_follows_its_flags(
     if capabilities is not None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert choose_precision("auto", torch.device("cpu")) == precision
+
+
+@pytest.mark.parametrize(("platform", "looked"), [("linux", 1), ("darwin", 0), ("win32", 0)])
+def test_memory_is_reused_only_where_the_library_can(
+    platform: str, looked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[None] = []
+
+    def musl(name: None) -> SimpleNamespace:
+        opened.append(name)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", musl)
+    reuse_memory()
+    assert opened == [None] * looked
 
 
 CLUSTER = ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NNODES")

@@ -12,12 +12,12 @@ import torch
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tiling import TileWindow, Window
+from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import CheckpointError, DeviceError, RasterError
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.loader import Chips, load_chip
-from specdeepmap.core.learn.predictor import Predictor
-from specdeepmap.core.tasks.predict import _batches
+from specdeepmap.core.learn.predictor import BATCH_PIXELS, Predictor
+from specdeepmap.core.tasks.mapping import Plan, read_tiles
 from tests.helpers import Recorder, write_raster
 
 pytestmark = pytest.mark.torch
@@ -43,7 +43,8 @@ def test_training_tester_and_mapper_see_the_same_bits(dataset_folder: Path, pred
         trained, encoded = Chips(pairs, dataset.classes, dataset.statistics, cached=True)[index]
         tested = load_chip(pair, predictor.card.normalization)
         window = Window(*offsets(pair.name), 32, 32)
-        (mapped,) = next(_batches(image, [TileWindow(window, window)], 1, predictor))
+        (mapped,) = next(read_tiles(image, Plan(window, (32, 32), 0, 1), predictor.card.normalization))
+        assert mapped.image is not None
         assert trained.numpy().tobytes() == tested.image.tobytes() == mapped.image.tobytes()
         assert np.array_equal(tested.has_data, mapped.has_data)
         assert np.array_equal(dataset.classes.encode(tested.labels), encoded.numpy())
@@ -69,13 +70,13 @@ def test_images_do_not_influence_each_other(predictor: Predictor) -> None:
 
 def test_the_network_is_the_one_of_the_checkpoint(predictor: Predictor, checkpoint: Path) -> None:
     _, state = load_checkpoint(checkpoint)
-    own = predictor._network.state_dict()
+    own = predictor.network.state_dict()
     assert own.keys() == state.keys() and all(torch.equal(own[name], state[name]) for name in own)
-    assert not predictor._network.training
+    assert not predictor.network.training
 
 
 def test_automatic_batch_size(predictor: Predictor) -> None:
-    assert predictor.batch_size(32, 32) == 4_000_000 // (13 * 32 * 32)
+    assert predictor.batch_size(32, 32) == BATCH_PIXELS["cpu"] // (32 * 32)
     assert predictor.batch_size(10_000, 10_000) == 1
 
 
@@ -83,8 +84,8 @@ def test_memory_that_does_not_suffice(predictor: Predictor, monkeypatch: pytest.
     def full(_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predictor, "_network", full)
-    with pytest.raises(DeviceError, match=r"BATCH_SIZE 4 .* 24 x 40 .*Set BATCH_SIZE to 2"):
+    monkeypatch.setattr(predictor, "network", full)
+    with pytest.raises(DeviceError, match=r"one image of 24 x 40 pixels.*TILE_SIZE 12"):
         predictor.probabilities([np.zeros((13, 40, 24), np.float32)] * 4)
 
 

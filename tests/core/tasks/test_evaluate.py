@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import math
 import shutil
 from pathlib import Path
@@ -15,8 +16,12 @@ from osgeo import gdal
 
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.errors import Canceled, DatasetError, RasterError
+from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import EvaluateJob, EvaluateResult
+from specdeepmap.core.learn.loader import load_chip
+from specdeepmap.core.learn.predictor import Predictor
+from specdeepmap.core.learn.testreport import SHOWN
+from specdeepmap.core.tasks import evaluate as task
 from specdeepmap.core.tasks.evaluate import evaluate
 from tests.helpers import Recorder, read_pixels, snapshot, write_raster
 
@@ -72,11 +77,16 @@ def test_scores_are_those_of_the_predictions(dataset_folder: Path, checkpoint: P
     assert table[-1][0] == "Mean IoU" and float(table[-1][1]) == pytest.approx(np.nanmean(iou), abs=1e-6)
     assert result.mean_iou == pytest.approx(np.nanmean(iou)) and math.isfinite(result.kappa)
     assert result.overall_accuracy == pytest.approx(hits.sum() / matrix.sum())
+    f1 = np.where(true > 0, 2 * hits / np.maximum(true + found, 1), np.nan)
+    assert result.macro_f1 == pytest.approx(np.nanmean(f1))
+    assert result.weighted_f1 == pytest.approx(np.nansum(f1 * true) / true.sum())
+    assert result.average_accuracy == pytest.approx(np.nanmean(recall))
     assert result.confusion_csv == tmp_path / "scores_confusion.csv"
     confusion = rows(result.confusion_csv)
     assert confusion[0][1:] == [str(value) for value in dataset.classes.values]
     assert [[int(entry) for entry in row[1:]] for row in confusion[1:]] == matrix.tolist()
     listed = rows(tmp_path / "chips.csv")
+    assert result.mean_iou != pytest.approx(np.mean([float(row[1]) for row in listed[1:]])), "pooled, not averaged"
     assert {row[0]: (float(row[2]), int(row[3])) for row in listed[1:]} == {
         name: (pytest.approx(accuracy, abs=1e-6), count) for name, (accuracy, count) in chips.items()
     }
@@ -90,6 +100,7 @@ def test_batch_size_does_not_change_the_scores(
     other = run(dataset_folder, checkpoint, tmp_path / "other", batch_size=size)
     assert auto.scores_csv.read_text("utf-8") == other.scores_csv.read_text("utf-8")
     assert auto.confusion_csv.read_text("utf-8") == other.confusion_csv.read_text("utf-8")
+    assert auto.calibration_error == pytest.approx(other.calibration_error, abs=1e-5)
 
 
 @pytest.mark.parametrize("mask", [True, False])
@@ -213,3 +224,140 @@ def test_inputs_stay_as_they_are(dataset_folder: Path, checkpoint: Path, tmp_pat
     before = [snapshot(folder) for folder in folders]
     run(dataset_folder, checkpoint, tmp_path, prediction_folder=tmp_path / "predictions")
     assert [snapshot(folder) for folder in folders] == before
+
+
+def calibration_of(pairs: Any, checkpoint: Path, everywhere: bool = False) -> float:
+    """Compute the calibration error of labelled pixels, or of all of them, from its definition."""
+    predictor = Predictor(checkpoint, "cpu")
+    sure, right = [], []
+    for pair in pairs:
+        chip = load_chip(pair, predictor.card.normalization)
+        probabilities = predictor.probabilities([chip.image])[0]
+        counted = (chip.labels > 0) | everywhere
+        chosen = np.array(predictor.card.classes.values)[probabilities.argmax(axis=0)]
+        sure.append(probabilities.max(axis=0)[counted].astype(np.float64))
+        right.append((chosen == chip.labels)[counted])
+    confidence, correct = np.concatenate(sure), np.concatenate(right)
+    bins = np.ceil(confidence * 15)
+    gaps = [abs((correct[bins == b] - confidence[bins == b]).sum()) for b in np.unique(bins)]
+    return float(sum(gaps) / len(confidence))
+
+
+def test_calibration_is_that_of_the_labelled_pixels(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    folder = copied(dataset_folder, tmp_path)
+    pairs = Dataset.open(folder).chips["test"]
+    labels = read_pixels(pairs[0].label)[0]
+    labels[:20] = 0
+    write_raster(pairs[0].label, labels, nodata=0)
+    result = run(folder, checkpoint, tmp_path)
+    assert result.calibration_error == pytest.approx(calibration_of(pairs, checkpoint), abs=1e-6)
+    assert abs(result.calibration_error - calibration_of(pairs, checkpoint, everywhere=True)) > 1e-3
+
+
+def test_the_report_tells_the_scores_and_links_the_tables(
+    dataset_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    result = run(dataset_folder, checkpoint, tmp_path, chip_scores_csv=tmp_path / "chips.csv")
+    assert result.report == tmp_path / "scores_report.html"
+    page = result.report.read_text("utf-8")
+    for number in (result.mean_iou, result.overall_accuracy, result.average_accuracy, result.macro_f1):
+        assert f"<td>{number:.3f}</td>" in page
+    for number in (result.weighted_f1, result.kappa, result.calibration_error):
+        assert f"<td>{number:.3f}</td>" in page
+    for name in ("scores.csv", "scores_confusion.csv", "chips.csv"):
+        assert f'<a href="{name}">' in page
+    pairs = Dataset.open(dataset_folder).chips["test"]
+    assert page.count("data:image/png") == len(pairs) == 2
+    assert all(pair.name in page for pair in pairs) and checkpoint.name in page
+    for place in (tmp_path, dataset_folder, checkpoint.parent, Path.home()):
+        assert str(place) not in page
+
+
+def test_the_report_may_lie_elsewhere(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    result = run(dataset_folder, checkpoint, tmp_path / "out", report=tmp_path / "pages" / "page.html")
+    assert result.report == tmp_path / "pages" / "page.html"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores_confusion.csv"]
+    assert "<a href" not in result.report.read_text("utf-8")
+
+
+def test_a_large_test_set_shows_a_few_chips(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    pairs = [pair for chips in Dataset.open(dataset_folder).chips.values() for pair in chips] * 3
+    table = tmp_path / "many.csv"
+    table.write_text("image,mask\n" + "".join(f"{pair.image},{pair.label}\n" for pair in pairs), "utf-8")
+    page = run(dataset_folder, checkpoint, tmp_path, test_csv=table).report.read_text("utf-8")
+    assert page.count("data:image/png") == 2 * SHOWN < len(pairs)
+    assert f"tested on {len(pairs)} chips" in page
+
+
+def test_warnings_are_repeated_in_the_report(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    folder = copied(dataset_folder, tmp_path)
+    pair = Dataset.open(folder).chips["train"][0]
+    write_raster(pair.label, np.where(np.arange(32) < 3, 200, read_pixels(pair.label)[0]).astype(np.uint8), nodata=0)
+    image = gdal.Open(str(pair.image), gdal.GA_Update)
+    image.GetRasterBand(2).SetDescription("infra<red>")
+    del image
+    progress = Recorder()
+    result = run(folder, checkpoint, tmp_path, progress, test_csv=folder / "train_files.csv")
+    page = html.unescape(result.report.read_text("utf-8"))
+    assert len(progress.warnings) == 3
+    for part in ("band names", "test chips", "class 200"):
+        assert any(part in warning for warning in progress.warnings), part
+    assert all(f'<p class="warning">{warning}</p>' in page for warning in progress.warnings)
+
+
+def test_one_class_alone_is_scored_and_reported(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    folder = copied(dataset_folder, tmp_path)
+    for pair in Dataset.open(folder).chips["test"]:
+        write_raster(pair.label, np.full((32, 32), 2, np.uint8), nodata=0)
+    result = run(folder, checkpoint, tmp_path)
+    page = result.report.read_text("utf-8")
+    assert result.average_accuracy == result.overall_accuracy == pytest.approx(result.mean_iou)
+    assert "these chips cannot tell" in page and page.endswith("</html>\n")
+
+
+def test_a_report_that_fails_leaves_everything_as_it_was(
+    dataset_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(dataset_folder, checkpoint, tmp_path / "out")
+    before = snapshot(tmp_path / "out")
+
+    def half(path: Path, *_: object) -> None:
+        path.write_text("<!DOCTYPE html>", "utf-8")
+        raise RasterError("full")
+
+    monkeypatch.setattr(task, "write_report", half)
+    with pytest.raises(RasterError, match="full"):
+        run(dataset_folder, checkpoint, tmp_path / "out", test_csv=dataset_folder / "train_files.csv")
+    assert snapshot(tmp_path / "out") == before
+    with pytest.raises(RasterError, match="full"):
+        run(dataset_folder, checkpoint, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"confusion_csv": "scores.csv"},
+        {"chip_scores_csv": "scores.csv"},
+        {"report": "scores.csv"},
+        {"report": "a.csv", "chip_scores_csv": "a.csv"},
+        {"chip_scores_csv": "scores_confusion.csv"},  # where the confusion matrix goes by itself
+        {"confusion_csv": "scores_report.html"},
+        {"confusion_csv": "folder/../scores.csv"},
+    ],
+)
+def test_outputs_must_be_different_files(names: dict[str, str]) -> None:
+    given = {"test_csv": Path("test.csv"), "checkpoint": Path("a.ckpt"), "scores_csv": Path("scores.csv")}
+    EvaluateJob(**given)
+    sentence = r"SCORES_CSV, CONFUSION_CSV, CHIP_SCORES_CSV and REPORT must be different files\."
+    with pytest.raises(ConfigError, match=sentence):
+        EvaluateJob(**given, **{name: Path(path) for name, path in names.items()})
+
+
+@pytest.mark.parametrize(("name", "other"), [("scores_csv", "TEST_CSV test.csv"), ("report", "TEST_CSV test.csv")])
+def test_an_output_must_not_replace_an_input(name: str, other: str) -> None:
+    given = {"test_csv": Path("test.csv"), "checkpoint": Path("a.ckpt"), "scores_csv": Path("scores.csv")}
+    with pytest.raises(ConfigError, match=other):
+        EvaluateJob(**{**given, name: Path("test.csv")})
+    with pytest.raises(ConfigError, match=r"CHECKPOINT a\.ckpt"):
+        EvaluateJob(**{**given, name: Path("a.ckpt")})

@@ -61,12 +61,22 @@ class Reader:
 
     card = CARD
     device = torch.device("cpu")
+    precision = "float32"
     reach = 0
     check_raster = Predictor.check_raster
     batch_size = Predictor.batch_size
 
-    def __init__(self, checkpoint: Path, device: str) -> None:
+    def __init__(self, checkpoint: Path, device: str, precision: str = "auto", turns: bool = False) -> None:
         self.batches: list[int] = []
+
+    def use(self, device: torch.device) -> None:
+        pass
+
+    def tile_size(self, width: int, height: int, overlap: int) -> tuple[int, int]:
+        return self.card.chip_width, self.card.chip_height
+
+    def classes(self, images: Sequence[Array]) -> Array:
+        return self.probabilities(images).argmax(axis=1).astype(np.uint8)
 
     def probabilities(self, images: Sequence[Array]) -> Array:
         self.batches.append(len(images))

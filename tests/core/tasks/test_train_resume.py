@@ -282,8 +282,12 @@ def test_killed(shared_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings = {"architecture": SMALL, "scheduler": "constant", "batch_size": 2}
     with pytest.raises(ChildError, match="SIGKILL"):
         run(train_job(shared_out, tmp_path / "killed", epochs=10_000, **settings), Killer(scratch))
-    done = int(load_checkpoint(tmp_path / "killed" / "models" / "last.ckpt")[0].metrics["epoch"]) + 1
-    settings["epochs"] = done + 2
+    models = tmp_path / "killed" / "models"
+    rows = history(models / "history.csv")
+    done = int(load_checkpoint(models / "last.ckpt")[0].metrics["epoch"]) + 1
+    best = max(rows[:done], key=lambda row: row["val_iou"])
+    assert load_checkpoint(models / f"{int(best['epoch']):05d}-val_iou_{best['val_iou']:.4f}.ckpt")
+    settings["epochs"] = len(rows) + 1  # epochs after the last state that was written are trained again
     resumed = ending(train(shared_out, tmp_path / "killed", resume=True, **settings))
     straight = ending(train(shared_out, tmp_path / "straight", **settings))
     for name, value in straight.items():

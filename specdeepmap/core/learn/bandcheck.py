@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Band checks: does an image look like those that a model was trained on, as far as its bands tell?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specdeepmap.core.data.bandmatch import first_few, plain_name
+from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.progress import Progress
+
+if TYPE_CHECKING:
+    from specdeepmap.core.data.normalization import Normalization
+    from specdeepmap.core.learn.checkpoint import ModelCard
+
+WINDOW = 32
+"""Sides of the windows that are looked at, in pixels. The sides of most files' blocks are multiples of it."""
+
+WINDOWS = 5
+"""Windows in a row and in a column: the 5 × 32 rows of 32,768 are half a percent of a raster stored row by row."""
+
+MANY_BANDS = 50
+"""With more bands, where blocks are large, 3 × 3 windows do."""
+
+ENOUGH = 100
+"""Valid pixels of a band that say something."""
+
+FACTOR = 10.0
+"""How many times smaller or larger than in training all values must be to be unlikely.
+
+Scenes differ by a factor of 3 or so, units by 100 (percent) or 10,000 (reflectance as an integer).
+"""
+
+SHARE = 0.9
+"""Of the bands that must be too small, or too large: water is dark in the infrared but not in the blue, and snow is
+bright in the visible but not in the shortwave infrared.
+
+In 1,419 chips of a lake district (HLS, 6 bands) the median over bands falls to 0.02 of the whole scene's, but this
+quantile to no less than 0.22.
+"""
+
+Floats = NDArray[np.float64]
+
+
+def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:
+    """Warn where as many bands as a model knows have other names or wavelengths."""
+    names = [band.name for band in raster.bands]
+    renamed = [
+        f"{number} ({known} / {name})"
+        for number, (known, name) in enumerate(zip(card.bands, names, strict=True), 1)
+        if plain_name(known) != plain_name(name)
+    ]
+    if renamed:
+        progress.warning(f"{parameter}: band names differ from the model's (model / image): {first_few(renamed)}.")
+    moved = [
+        f"{number} ({known:g} / {band.wavelength_nm:g} nm)"
+        for number, (known, band) in enumerate(zip(card.wavelengths_nm, raster.bands, strict=True), 1)
+        if known is not None and band.wavelength_nm is not None and abs(known - band.wavelength_nm) > 1
+    ]
+    if moved:
+        progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {first_few(moved)}.")
+
+
+def warn_of_other_values(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:
+    """Warn where a raster's values are so small or so large that they must be in another unit than in training.
+
+    A sample is looked at. In each usable band the root mean square of its values, cut at percentiles 2 and 98, is
+    compared with that of the training, ``sqrt(mean² + std²)``: not the spread, which is nearly 0 on calm water, too,
+    nor the distance from the mean, since values near 0 are never many standard deviations away. Where the card
+    says nothing of the values it was trained on, or there are too few valid pixels, nothing is said.
+
+    Args:
+        card: of a model for as many bands.
+        raster: with the bands in the model's order.
+        parameter: names the raster in the warning.
+        progress: is warned, and asked whether to stop.
+
+    Raises:
+        RasterError: if the file is damaged.
+    """
+    normalization = card.normalization
+    known = _known_bands(normalization)
+    if not known.any():
+        return
+    sizes, middles = _measure(raster, known, progress)
+    measured = np.isfinite(sizes)
+    if not measured.any():
+        return
+    mean, std = np.asarray(normalization.mean)[measured], np.asarray(normalization.std)[measured]
+    factors = sizes[measured] / (normalization.scale * np.hypot(mean, std))
+    too_small = np.quantile(factors, SHARE) < 1 / FACTOR
+    too_large = np.quantile(factors, 1 - SHARE) > FACTOR
+    if not too_small and not too_large:
+        return
+    here, there = np.median(middles[measured]), np.median(mean * normalization.scale)
+    progress.warning(
+        f"{parameter} {raster.name}: the values are much {'smaller' if too_small else 'larger'} than those that the "
+        f"model was trained on: the bands' medians lie around {here:.3g}, their means in training around {there:.3g}. "
+        "The image is probably in another unit or scaling (reflectance from 0 to 1 or from 0 to 10,000, for example), "
+        "or its no-data value is not set. Take the image in the unit of the training images: otherwise the result is "
+        "worth little."
+    )
+
+
+def _known_bands(normalization: Normalization) -> NDArray[np.bool_]:
+    """Tell of which usable bands the values in training are known: mean 0 and standard deviation 1 say nothing."""
+    nothing = (np.asarray(normalization.mean) == 0) & (np.asarray(normalization.std) == 1)
+    return np.asarray(~np.asarray(normalization.bad, np.bool_) & ~nothing)
+
+
+def _measure(raster: Raster, wanted: NDArray[np.bool_], progress: Progress) -> tuple[Floats, Floats]:
+    """Measure the size and the median of a sample of each band's raw values; NaN for bands with too few."""
+    pixels: list[list[NDArray[Any]]] = [[] for _ in wanted]
+    for window in sample_windows(raster.width, raster.height, WINDOWS if raster.count <= MANY_BANDS else 3):
+        progress.check()
+        values, valid = raster.read(window)
+        for band in np.flatnonzero(wanted):
+            pixels[band].append(values[band][valid[band]])
+    sizes, middles = np.full(len(wanted), np.nan), np.full(len(wanted), np.nan)
+    for band, parts in enumerate(pixels):
+        sample = np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
+        if len(sample) >= ENOUGH:
+            low, middles[band], high = np.percentile(sample, (2, 50, 98))
+            sizes[band] = np.sqrt((sample.clip(low, high) ** 2).mean())
+    return sizes, middles
+
+
+def sample_windows(width: int, height: int, across: int = WINDOWS) -> Iterator[Window]:
+    """Spread windows over a grid, row by row, so that they lie inside of a file's blocks; a small grid is one window.
+
+    Args:
+        width, height: of the grid in pixels.
+        across: windows along each axis.
+    """
+    for y, rows in _sample_spans(height, across):
+        for x, columns in _sample_spans(width, across):
+            yield Window(x, y, columns, rows)
+
+
+def _sample_spans(size: int, across: int) -> list[tuple[int, int]]:
+    """Give start and length of the windows along an axis."""
+    if size <= WINDOW * across:
+        return [(0, size)]
+    starts = {int((index + 0.5) * size / across) // WINDOW * WINDOW for index in range(across)}
+    return [(start, min(WINDOW, size - start)) for start in sorted(starts)]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A team: the processes that do one job together, without a common network to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from specdeepmap.core.learn.options import share_devices
+
+_PATIENCE = timedelta(days=7)
+"""How long one process waits for the others; PyTorch's own half an hour is less than a large map takes."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that work together.
+
+    Attributes:
+        number: of this process, from 0.
+        size: how many there are.
+        device: of this process.
+    """
+
+    number: int
+    size: int
+    device: torch.device
+    _fabric: Any = None
+
+    @classmethod
+    def join(cls, devices: int, device: torch.device) -> Team:
+        """Start the processes on this computer, or find those that ``torchrun`` or SLURM started.
+
+        Args:
+            devices: processes on this computer.
+            device: of a process that is alone; those of a team have one of this kind each.
+
+        Raises:
+            DeviceError: if there are fewer GPUs than wanted.
+        """
+        processes, nodes = share_devices(devices, device)
+        if processes == 1:
+            return cls(0, 1, device)
+        from lightning.fabric import Fabric
+        from lightning.fabric.strategies.ddp import DDPStrategy
+
+        # They tell each other no more than that they are done: gloo does on every device.
+        strategy = DDPStrategy(process_group_backend="gloo", timeout=_PATIENCE)
+        kind = {"cpu": "cpu", "cuda": "gpu"}[device.type]
+        fabric = Fabric(accelerator=kind, devices=processes // nodes, num_nodes=nodes, strategy=strategy)
+        fabric.launch()
+        return cls(fabric.global_rank, fabric.world_size, fabric.device, fabric)
+
+    def wait(self) -> None:
+        """Wait until all are here."""
+        if self._fabric is not None:
+            self._fabric.barrier()
