@@ -168,8 +168,9 @@ def bench_speed(case: Case, folder: Path, goal: float) -> Row:
 
 def bare_rate(case: Case, predictor: Predictor, tile: tuple[int, int], batch: int, steps: int) -> float:
     """Run the network on a random batch in memory and give megapixels per second; 0 for one that is too large."""
-    most = 2**24 if predictor.device.type == "cuda" else 2**20
-    if batch > 1 and batch * tile[0] * tile[1] > most:
+    pixels = batch * tile[0] * tile[1]
+    most = 2**24 if predictor.device.type == "cuda" else 2**19
+    if batch > 1 and (pixels > most or pixels * case.bands > 2**26):
         return 0.0
     images = torch.randn(batch, case.bands, tile[1], tile[0]).to(predictor.device)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from specdeepmap import __version__  # noqa: E402
 from specdeepmap.core.jobs import JOBS, Job  # noqa: E402
-from specdeepmap.core.learn.architectures import ARCHITECTURES  # noqa: E402
+from specdeepmap.core.learn.architectures import ARCHITECTURES, LOCAL_BACKBONES  # noqa: E402
 from specdeepmap.core.learn.weights import WEIGHTS  # noqa: E402
 from specdeepmap.core.record import spec_of  # noqa: E402
 
@@ -55,6 +55,14 @@ def architecture_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def local_list() -> str:
+    """Say which networks see only the surroundings of a pixel."""
+    local = [entry for entry in ARCHITECTURES.values() if entry.local]
+    free, bound = (", ".join(entry.title for entry in local if entry.has_backbone == has) for has in (False, True))
+    names = ", ".join(f"``{name}``" for name in LOCAL_BACKBONES)
+    return f"These are {free}; and {bound} with backbones whose names begin with {names}.\n"
+
+
 def weights_table() -> str:
     """Give the pretrained weights as a table."""
     rows = [("Name", "Bands", "Sees", "Source", "Licence", "File")]
@@ -83,6 +91,7 @@ def generate(_: Any) -> None:
         (target / f"{verb}.txt").write_text(parameter_table(job) + "\n" + output_list(job), encoding="utf-8")
     (target / "weights.txt").write_text(weights_table(), encoding="utf-8")
     (target / "architectures.txt").write_text(architecture_table(), encoding="utf-8")
+    (target / "local.txt").write_text(local_list(), encoding="utf-8")
 
 
 def setup(app: Any) -> None:

@@ -8,6 +8,7 @@ gets its name and its area on the way into the file that was asked for.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def polygonize(class_map: Path, target: Path, classes: ClassTable, progress: Pro
     try:
         _checked(lambda: _draft(raster, draft, progress.part(0.0, 0.5)), target, progress)
         _checked(lambda: _fill(draft, target, raster.grid, classes, progress.part(0.5, 1.0)), target, progress)
+        # Of the last bytes, GDAL does not tell whether they could be written.
+        _checked(lambda: _expect_end(target) if kind == "GeoJSON" else _read_back(target, progress), target, progress)
     finally:
         _remove(*passing)
 
@@ -138,6 +141,39 @@ def _fill(draft: Path, target: Path, grid: Grid, classes: ClassTable, progress: 
         _expect(layer.CommitTransaction())
     finally:
         shape = polygon = feature = layer = dataset = drafted = source = None
+
+
+def _read_back(target: Path, progress: Progress) -> None:
+    """Read what was written.
+
+    Raises:
+        RuntimeError: if something of it cannot be read.
+    """
+    dataset = layer = feature = None
+    try:
+        dataset = ogr.Open(str(target))
+        layer = dataset.GetLayer(0)
+        missing = layer.GetFeatureCount()
+        for feature in layer:
+            if missing % _CHECK_EVERY == 0:
+                progress.check()
+            missing -= feature.IsFieldSetAndNotNull(0) and feature.GetGeometryRef() is not None
+        if missing:
+            raise RuntimeError(f"{missing} polygons are missing")
+    finally:
+        feature = layer = dataset = None
+
+
+def _expect_end(document: Path) -> None:
+    """Look for the last line of a GeoJSON, which it takes long to read.
+
+    Raises:
+        RuntimeError: if it is not there.
+    """
+    with document.open("rb") as file:
+        file.seek(-min(document.stat().st_size, 64), os.SEEK_END)
+        if file.read().rstrip().splitlines()[-1:] != [b"}"]:
+            raise RuntimeError("its end is missing")
 
 
 def _layer_options(kind: str, has_crs: bool) -> list[str]:

@@ -25,7 +25,7 @@ WINDOWS = 5
 """Windows in a row and in a column: the 5 × 32 rows of 32,768 are half a percent of a raster stored row by row."""
 
 MANY_BANDS = 50
-"""With more bands, where blocks are large, 3 × 3 windows do."""
+"""With more bands, where blocks are large, 2 × 2 windows do."""
 
 ENOUGH = 100
 """Valid pixels of a band that say something."""
@@ -116,7 +116,7 @@ def _known_bands(normalization: Normalization) -> NDArray[np.bool_]:
 def _measure(raster: Raster, wanted: NDArray[np.bool_], progress: Progress) -> tuple[Floats, Floats]:
     """Measure the size and the median of a sample of each band's raw values; NaN for bands with too few."""
     pixels: list[list[NDArray[Any]]] = [[] for _ in wanted]
-    for window in sample_windows(raster.width, raster.height, WINDOWS if raster.count <= MANY_BANDS else 3):
+    for window in sample_windows(raster.width, raster.height, WINDOWS if raster.count <= MANY_BANDS else 2):
         progress.check()
         values, valid = raster.read(window)
         for band in np.flatnonzero(wanted):

@@ -181,13 +181,14 @@ def reuse_memory() -> None:
     The C library there gives every block above 32 MB back to the system at once, and a new one costs a page fault for
     each 4 KB of it: copying a batch of 50 MB takes four times as long (see M_MMAP_THRESHOLD in mallopt(3)).
     """
-    trim_threshold, mmap_threshold = -1, -3
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8
     if sys.platform != "linux":
         return
     library = ctypes.CDLL(None)
     # Older versions take no more than 32 MB, and musl has no such thing. The other setting alone would do harm.
     if hasattr(library, "mallopt") and any(library.mallopt(mmap_threshold, size) for size in (2**30, 2**25)):
         library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(arena_max, 1)  # a thread's own arena gives back whatever is free
 
 
 def is_out_of_memory(error: BaseException) -> bool:
