@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from specdeepmap import __version__  # noqa: E402
 from specdeepmap.core.jobs import JOBS, Job  # noqa: E402
-from specdeepmap.core.learn.architectures import ARCHITECTURES, LOCAL_BACKBONES  # noqa: E402
+from specdeepmap.core.learn.architectures import ARCHITECTURES  # noqa: E402
 from specdeepmap.core.learn.weights import WEIGHTS  # noqa: E402
 from specdeepmap.core.record import spec_of  # noqa: E402
 
@@ -59,8 +59,10 @@ def local_list() -> str:
     """Say which networks see only the surroundings of a pixel."""
     local = [entry for entry in ARCHITECTURES.values() if entry.local]
     free, bound = (", ".join(entry.title for entry in local if entry.has_backbone == has) for has in (False, True))
-    names = ", ".join(f"``{name}``" for name in LOCAL_BACKBONES)
-    return f"These are {free}; and {bound} with backbones whose names begin with {names}.\n"
+    return (
+        f"These are: {free}; and, with plain ResNet, ResNeXt, DenseNet, VGG, MobileNetV2 and ConvNeXt backbones (no "
+        f"squeeze and excitation, no attention, no group normalisation): {bound}.\n"
+    )
 
 
 def weights_table() -> str:

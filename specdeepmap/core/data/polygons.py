@@ -66,14 +66,14 @@ def polygonize(class_map: Path, target: Path, classes: ClassTable, progress: Pro
     passing = [draft, target.with_name(f"{target.stem}_temp.fgb")] if kind == _DRAFT else [draft]
     for path in passing:
         progress.staged(path)
-    _remove(target, *companions(target), *passing)
     try:
         _checked(lambda: _draft(raster, draft, progress.part(0.0, 0.5)), target, progress)
         _checked(lambda: _fill(draft, target, raster.grid, classes, progress.part(0.5, 1.0)), target, progress)
         # Of the last bytes, GDAL does not tell whether they could be written.
         _checked(lambda: _expect_end(target) if kind == "GeoJSON" else _read_back(target, progress), target, progress)
     finally:
-        _remove(*passing)
+        for path in passing:
+            path.unlink(missing_ok=True)
 
 
 def companions(target: Path) -> list[Path]:
@@ -269,8 +269,3 @@ def _checked(work: Callable[[], None], target: Path, progress: Progress) -> None
             f"{target} cannot be written: {reason or 'unknown reason'}. Is the disk full, or the folder "
             "write-protected? Free some space or choose another folder."
         )
-
-
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)

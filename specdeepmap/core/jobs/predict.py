@@ -76,7 +76,7 @@ class PredictJob(Job):
         "choice",
         "Match bands",
         "How bands of the image are found for those of the model: none takes them as they stand; name by their names; "
-        "wavelength by the nearest centre wavelength, within 10 nm. The image may then have more bands, in any order. "
+        "wavelength by the nearest centre wavelength, within 10 nm or 1 %. The image may then have more bands, in any order. "
         "Default: none.",
         "none",
         options=titles(MATCHES),
@@ -138,7 +138,7 @@ class PredictJob(Job):
         "integer",
         "Tile size (pixels, 0 = automatic)",
         "Width and height of the tiles the image is mapped in. Default: 0 = auto: up to 512 pixels where the network "
-        "sees only the surroundings of a pixel (U-Net, U-Net++, LinkNet, FPN with ResNet-like backbones, the compact "
+        "sees only the surroundings of a pixel (U-Net, U-Net++, LinkNet with ResNet-like backbones, the compact "
         "networks), otherwise the chip size of the model.",
         0,
         minimum=0,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ ARCHITECTURES = {
     "deeplabv3": Architecture("DeepLabV3", "Chen et al. 2017, arXiv 1706.05587", "deeplabv3"),
     "deeplabv3plus": Architecture("DeepLabV3+", "Chen et al. 2018, arXiv 1802.02611", "deeplabv3plus"),
     "segformer": Architecture("SegFormer", "Xie et al. 2021, arXiv 2105.15203", "segformer"),
-    "fpn": Architecture("FPN", "Kirillov et al. 2019, Panoptic feature pyramid networks, CVPR", "fpn", local=True),
+    "fpn": Architecture("FPN", "Kirillov et al. 2019, Panoptic feature pyramid networks, CVPR", "fpn"),
     "pspnet": Architecture("PSPNet", "Zhao et al. 2016, arXiv 1612.01105", "pspnet"),
     "manet": Architecture("MA-Net", "Fan et al. 2020, doi 10.1109/ACCESS.2020.3025372", "manet"),
     "linknet": Architecture(
@@ -154,17 +155,18 @@ def choose_architecture(bands: int, chip_size: int, labelled: int, backbone: boo
     return "unet", f"there are {labelled:,} labelled training pixels"
 
 
-LOCAL_BACKBONES = (
-    *("resnet", "resnext", "densenet", "vgg", "mobilenet_v2"),
-    *("tu-resnet", "tu-resnext", "tu-densenet", "tu-vgg", "tu-convnext_", "tu-mobilenetv2"),
+LOCAL_BACKBONES = re.compile(
+    r"resnet\d+|resnext\d+_\w+|densenet\d+|vgg\d+(_bn)?|mobilenet_v2|"
+    r"tu-(resnet\d+|resnext\d+_\w+|densenet\d+|vgg\d+(_bn)?|convnext_\w+|mobilenetv2_\w+)(\..+)?"
 )
-"""Beginnings of the names of encoders that see only what is around a pixel: no squeeze and excitation, no attention."""
+"""Names of encoders that see only what is around a pixel: no squeeze and excitation, no attention, and no normalisation
+by the statistics of the chip."""
 
 
 def sees_locally(architecture: str, backbone: str) -> bool:
     """Tell whether what a network says of a pixel depends only on the pixels around it, however large the chip is."""
     design = ARCHITECTURES[architecture]
-    return design.local and (not design.has_backbone or backbone.startswith(LOCAL_BACKBONES))
+    return design.local and (not design.has_backbone or LOCAL_BACKBONES.fullmatch(backbone) is not None)
 
 
 def check_backbone(backbone: str) -> None:

@@ -71,7 +71,10 @@ class _Mapping:
 
     def take_part(self) -> PredictResult:
         """Map a share of the tiles for the process that leads."""
-        self._map(self._plan(self.team.number), self._parts(self.team.number), self.progress)
+        files = self._parts(self.team.number)
+        for path in files.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._map(self._plan(self.team.number), files, self.progress)
         self.team.wait()
         return self._result(None)
 

@@ -130,6 +130,18 @@ def test_only_patches_below_the_limit_go(tmp_path: Path) -> None:
     assert np.array_equal(sieved(tmp_path, values, 5), np.ones((9, 9)))
 
 
+def test_a_pass_without_a_change_is_not_the_last(tmp_path: Path) -> None:
+    values = np.ones((12, 12), np.uint8)
+    values[2, 1:11] = 2  # not touched by passes with the limits 2 and 5
+    assert np.array_equal(sieved(tmp_path, values, 20), np.ones((12, 12)))
+
+
+def test_a_pass_that_swaps_as_many_pixels_is_not_the_last(tmp_path: Path) -> None:
+    """The first pass turns as many pixels from 1 to 2 as from 2 to 1: GDAL's checksum stays the same."""
+    values = np.array([[1, 2, 1, 2], [2, 1, 2, 2], [1, 2, 1, 2], [2, 1, 1, 1]], np.uint8)
+    assert min(len(patch) for patch in patches(sieved(tmp_path, values, 3))) >= 3
+
+
 def test_speckle_grows_together(tmp_path: Path, random: np.random.Generator) -> None:
     values = random.integers(1, 6, (80, 80)).astype(np.uint8)
     result = sieved(tmp_path, values, 50)

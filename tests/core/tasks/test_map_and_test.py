@@ -11,7 +11,7 @@ import pytest
 from specdeepmap.core.jobs import EvaluateJob, PredictJob
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.tasks import perform
-from tests.chips import cut, noisy_stripes
+from tests.chips import cut, noisy_stripes, train
 from tests.helpers import Array, read_pixels, write_raster
 
 pytestmark = pytest.mark.torch
@@ -23,6 +23,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("ground")
     image, labels = noisy_stripes(256, 256)
     return write_raster(folder / "scene.tif", image), write_raster(folder / "truth.tif", labels)
+
+
+@pytest.fixture(scope="module")
+def unet(shared_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A U-Net that sees only the surroundings of a pixel, so that the mapper takes large tiles."""
+    return train(shared_out, tmp_path_factory.mktemp("unet"), backbone="resnet18", epochs=4).best_checkpoint
 
 
 def mapped(image: Path, model: Path, target: Path, overlap: float, tile: int = 0) -> Array:
@@ -53,19 +59,19 @@ def predicted(ground: tuple[Path, Path], size: int, model: Path, folder: Path) -
     return found
 
 
-def test_a_raster_of_one_tile_is_predicted_alike(ground: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+def test_a_raster_of_one_tile_is_predicted_alike(ground: tuple[Path, Path], unet: Path, tmp_path: Path) -> None:
     image = read_pixels(ground[0])
-    for (x, y), chip in predicted(ground, 64, model, tmp_path).items():
+    for (x, y), chip in predicted(ground, 64, unet, tmp_path).items():
         part = write_raster(tmp_path / "part.tif", image[:, y : y + 64, x : x + 64])
-        assert np.array_equal(mapped(part, model, tmp_path / "map.tif", overlap=0.0), chip)
+        assert np.array_equal(mapped(part, unet, tmp_path / "map.tif", overlap=0.0), chip)
 
 
 def test_away_from_the_borders_of_chips_mapper_and_tester_agree(
-    ground: tuple[Path, Path], model: Path, tmp_path: Path
+    ground: tuple[Path, Path], unet: Path, tmp_path: Path
 ) -> None:
-    whole = mapped(ground[0], model, tmp_path / "map.tif", overlap=10.0)
+    whole = mapped(ground[0], unet, tmp_path / "map.tif", overlap=10.0)
     same = total = 0
-    for (x, y), chip in predicted(ground, 128, model, tmp_path).items():
+    for (x, y), chip in predicted(ground, 128, unet, tmp_path).items():
         inner = np.s_[32:-32, 32:-32]
         same += int((chip[inner] == whole[y : y + 128, x : x + 128][inner]).sum())
         total += chip[inner].size
