@@ -122,6 +122,7 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
         "TEST_CSV": Asked("file"),
         "CHECKPOINT": Asked("file"),
         "DEVICE": DEVICE,
+        "PRECISION": choice("auto", "auto", "float32", "bfloat16", "float16", flags="A"),
         "BATCH_SIZE": whole(0, 0, "A"),
         "MASK_UNLABELLED": Asked("boolean", True),
         "SCORES_CSV": Asked("fileDestination"),

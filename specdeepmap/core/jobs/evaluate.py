@@ -15,10 +15,11 @@ from specdeepmap.core.jobs.base import (
     CHECKPOINT_HELP,
     CSV_FILES,
     DEVICE_HELP,
+    PRECISION_HELP,
     Job,
     Result,
 )
-from specdeepmap.core.learn.options import DEVICES
+from specdeepmap.core.learn.options import DEVICES, PRECISIONS
 from specdeepmap.core.record import ask, made, titles
 
 
@@ -56,6 +57,7 @@ class EvaluateJob(Job):
     )
     checkpoint: Path = ask("file", "Checkpoint", CHECKPOINT_HELP, files=CHECKPOINT_FILES)
     device: str = ask("choice", "Device", DEVICE_HELP, "auto", options=titles(DEVICES))
+    precision: str = ask("choice", "Precision", PRECISION_HELP, "auto", options=titles(PRECISIONS), advanced=True)
     batch_size: int = ask(
         "integer",
         "Batch size (chips, 0 = automatic)",

@@ -76,8 +76,8 @@ class PredictJob(Job):
         "choice",
         "Match bands",
         "How bands of the image are found for those of the model: none takes them as they stand; name by their names; "
-        "wavelength by the nearest centre wavelength, within 10 nm or 1 %. The image may then have more bands, in any order. "
-        "Default: none.",
+        "wavelength by the nearest centre wavelength, within 10 nm or 1 %. The image may then have more bands, in "
+        "any order. Default: none.",
         "none",
         options=titles(MATCHES),
         advanced=True,
@@ -118,14 +118,7 @@ class PredictJob(Job):
         advanced=True,
     )
     device: str = ask("choice", "Device", DEVICE_HELP, "auto", options=titles(DEVICES))
-    precision: str = ask(
-        "choice",
-        "Precision",
-        PRECISION_HELP,
-        "auto",
-        options=titles(PRECISIONS),
-        advanced=True,
-    )
+    precision: str = ask("choice", "Precision", PRECISION_HELP, "auto", options=titles(PRECISIONS), advanced=True)
     devices: int = ask(
         "integer",
         "Devices",

@@ -99,7 +99,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
             "PREDICTION_FOLDER. Test them one after the other."
         )
     warned = _Warned(progress)
-    predictor = Predictor(job.checkpoint, job.device)
+    predictor = Predictor(job.checkpoint, job.device, job.precision)
     predictor.check_raster(Raster.open(pairs[0].image), "TEST_CSV: the chip", warned)
     _warn_of_known_chips(pairs, predictor.card, warned)
     progress.report(0.0, f"Testing {len(pairs)} chips on {predictor.device.type}")

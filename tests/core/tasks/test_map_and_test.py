@@ -47,6 +47,7 @@ def predicted(ground: tuple[Path, Path], size: int, model: Path, folder: Path) -
         test_csv=dataset / "test_files.csv",
         checkpoint=model,
         device="cpu",
+        precision="float32",
         batch_size=1,
         scores_csv=folder / "scores.csv",
         prediction_folder=folder / "predictions",
