@@ -7,8 +7,9 @@ SENSOR ?= sentinel2
 IMAGE ?=
 LABELS ?=
 DATA ?=
+CHECKPOINT ?=
 
-.PHONY: help setup demo test lint docs zip bench-data bench-train bench-accuracy clean
+.PHONY: help setup demo test lint docs zip bench-data bench-train bench-map bench-tiles bench-accuracy clean
 
 help:
 	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
@@ -17,6 +18,8 @@ help:
 	@echo 'make docs   build the documentation'
 	@echo 'make bench-data  measure splitter and dataset maker'
 	@echo 'make bench-train  measure the trainer'
+	@echo 'make bench-map  measure the mapper'
+	@echo 'make bench-tiles IMAGE=… CHECKPOINT=… LABELS=…  what the settings of the mapper cost and bring'
 	@echo 'make bench-accuracy DATA=…  train on a scene folder and score on its test labels'
 	@echo 'make zip    make a plugin zip in dist/'
 	@echo 'make setup  install QGIS where missing, and make .venv'
@@ -46,6 +49,12 @@ bench-accuracy: setup
 
 bench-train: setup
 	@$(PYTHON) benchmarks/train.py
+
+bench-map: setup
+	@$(PYTHON) benchmarks/map.py
+
+bench-tiles: setup
+	@$(PYTHON) benchmarks/tiles.py "$(IMAGE)" "$(CHECKPOINT)" "$(LABELS)"
 
 bench-data: setup
 	@$(PYTHON) benchmarks/data.py

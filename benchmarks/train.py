@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from torch.nn import functional
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from table import Row, show  # noqa: E402
+from table import Row, peak_memory, show  # noqa: E402
 
 from specdeepmap.core.jobs import PrepareJob, TrainJob  # noqa: E402
 from specdeepmap.core.learn.architectures import build_network  # noqa: E402
@@ -80,7 +79,7 @@ def main() -> None:
             bare_rate(case, hardware(), 10)
         else:
             train_rate(case, options.folder)
-        sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        sys.stdout.write(str(peak_memory()))
         return
     with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:
         folder = Path(name)

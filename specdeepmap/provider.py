@@ -56,7 +56,7 @@ class SpecDeepMapProvider(QgsProcessingProvider):
 
     def supportedOutputVectorLayerExtensions(self) -> list[str]:
         """Give the formats of polygons, for the file dialogs."""
-        return ["gpkg", "shp", "geojson", "json"]
+        return ["gpkg", "shp", "fgb", "geojson", "json"]
 
     def loadAlgorithms(self) -> None:
         """Register the algorithms."""

@@ -54,7 +54,7 @@ def confidence(probabilities: Floats) -> Floats:
 def margin(probabilities: Floats) -> Floats:
     """Give by how much the likeliest class is ahead of the second, from ``(classes, rows, columns)``."""
     if len(probabilities) == 1:
-        return probabilities[0]
+        return np.asarray(probabilities[0])
     two = np.partition(probabilities, -2, axis=0)[-2:]
     return np.asarray(two[1] - two[0])
 

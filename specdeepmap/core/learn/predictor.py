@@ -18,6 +18,7 @@ from specdeepmap.core.learn.architectures import build_network, sees_locally
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_values
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.fusion import fused
 from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, reuse_memory
 from specdeepmap.core.progress import Progress
 
@@ -76,7 +77,8 @@ class Predictor:
                 "segmentation-models-pytorch or timm."
             ) from error
         reuse_memory()
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        quick = fused(network.eval(), len(card.bands))
+        self.network = quick.to(self.device).to(memory_format=torch.channels_last)
 
     def use(self, device: torch.device) -> None:
         """Move to another device of the same kind."""

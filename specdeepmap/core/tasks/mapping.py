@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Mapping: the tiles of an image go through a network and come out as the pieces of a map.
 
-Reading, network and writing overlap, a thread each: GDAL and numpy leave Python's lock. One batch is read ahead and one
-is being written, so that memory does not depend on the size of the image.
+On a graphics card, and on processors with cores to spare, reading, network and writing overlap, a thread each: GDAL and
+numpy leave Python's lock. Where the network needs every core, they take turns: a core that is taken from it makes the
+others wait, which costs more than it saves. One batch is read ahead and one is being written, so that memory does not
+depend on the size of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.blending import Blender
@@ -23,6 +28,9 @@ from specdeepmap.core.data.tiling import TileWindow, Window, covering, map_windo
 from specdeepmap.core.learn.loader import data_mask
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.progress import Progress
+
+MANY_CORES = 6
+"""From so many on, the network leaves one to reading and writing."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, pr
     width, height = plan.tile
     widen_cache(image.cache_need(height, width) + layers.cache_need(height))
     done = 0
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    with _workers(predictor.device) as (reader, writer):
         source = read_tiles(image, plan, predictor.card.normalization)
         ahead = reader.submit(next, source, None)
         writing: Future[None] | None = None
@@ -121,6 +129,35 @@ def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, pr
             progress.report(done / count)
         if writing is not None:
             writing.result()
+
+
+class _AtOnce(Executor):
+    """Do what is submitted, at once."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **more: Any) -> Future[Any]:
+        """Work, and give the result."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*arguments, **more))
+        except Exception as error:  # it is raised where the result is asked for, as threads do
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def _workers(device: torch.device) -> Iterator[tuple[Executor, Executor]]:
+    """Give those who read and write: threads where the network leaves cores to them."""
+    cores = torch.get_num_threads()
+    if device.type == "cpu" and cores < MANY_CORES:
+        yield _AtOnce(), _AtOnce()
+        return
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        try:
+            if device.type == "cpu":
+                torch.set_num_threads(cores - 1)
+            yield reader, writer
+        finally:
+            torch.set_num_threads(cores)
 
 
 def read_tiles(image: Raster, plan: Plan, normalization: Normalization) -> Iterator[list[LoadedTile]]:

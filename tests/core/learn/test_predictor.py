@@ -14,6 +14,7 @@ from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import CheckpointError, DeviceError, RasterError
+from specdeepmap.core.learn.architectures import build_network
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.loader import Chips, load_chip
 from specdeepmap.core.learn.predictor import BATCH_PIXELS, Predictor
@@ -69,9 +70,12 @@ def test_images_do_not_influence_each_other(predictor: Predictor) -> None:
 
 
 def test_the_network_is_the_one_of_the_checkpoint(predictor: Predictor, checkpoint: Path) -> None:
-    _, state = load_checkpoint(checkpoint)
-    own = predictor.network.state_dict()
-    assert own.keys() == state.keys() and all(torch.equal(own[name], state[name]) for name in own)
+    card, state = load_checkpoint(checkpoint)
+    plain = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes)).eval()
+    plain.load_state_dict(state)
+    images = torch.randn(2, len(card.bands), 40, 24)
+    with torch.no_grad():
+        assert torch.allclose(predictor.network(images), plain(images), rtol=1e-3, atol=1e-4)
     assert not predictor.network.training
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from osgeo import gdal
 from torch import Tensor, nn
 
-from specdeepmap.core.data.classes import ClassEntry, ClassTable
 from specdeepmap.core.data.maplayers import MAP, PROBABILITIES, Layers
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
@@ -23,19 +22,14 @@ from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import ConfigError, DeviceError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn import predictor as predictor_module
-from specdeepmap.core.learn.architectures import ARCHITECTURES, Architecture, build_network
-from specdeepmap.core.learn.checkpoint import FORMAT, KEY, ModelCard
+from specdeepmap.core.learn.architectures import ARCHITECTURES, Architecture
 from specdeepmap.core.learn.predictor import Predictor, turned
 from specdeepmap.core.tasks.mapping import Plan, map_area
 from specdeepmap.core.tasks.predict import predict_raster
 from tests.helpers import Array, Recorder, read_pixels, snapshot, write_raster
+from tests.maps import CLASSES, NODATA, invent, write_image, write_model
 
 pytestmark = pytest.mark.torch
-
-NODATA = -99
-CLASSES = ClassTable(
-    entries=(ClassEntry(2, "water", "#0000ff"), ClassEntry(5, "Wald", "#00ff00"), ClassEntry(9, "Äcker", "#ff0000"))
-)
 
 
 class Identity(nn.Module):
@@ -66,48 +60,6 @@ def designs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "identity", Architecture("Identity", "", build=Identity, stride=1, local=True))
     around = Architecture("Surroundings", "", build=Surroundings, stride=4, local=True)
     monkeypatch.setitem(ARCHITECTURES, "surroundings", around)
-
-
-def write_model(path: Path, architecture: str = "identity", chip: int = 16, backbone: str = "", **card: Any) -> Path:
-    torch.manual_seed(0)
-    state = build_network(architecture, backbone, 3, 3).state_dict()
-    known = {
-        "bands": ("red", "green", "blue"),
-        "wavelengths_nm": (665.0, 560.0, 490.0),
-        "normalization": Normalization.none(3),
-    }
-    made = ModelCard(
-        format=FORMAT,
-        architecture=architecture,
-        backbone=backbone,
-        classes=CLASSES,
-        chip_width=chip,
-        chip_height=chip,
-        settings={},
-        metrics={},
-        fingerprint="",
-        trained_on=(),
-        versions={},
-        date="2026-01-01T00:00:00+00:00",
-        **{**known, **card},
-    )
-    torch.save({KEY: made.to_json(), "state_dict": {f"network.{name}": part for name, part in state.items()}}, path)
-    return path
-
-
-def invent(width: int, height: int, missing: float = 0.1, seed: int = 1) -> tuple[Array, Array]:
-    """Give an image of three bands and the class values that the identity makes of it."""
-    random = np.random.default_rng(seed)
-    index = np.kron(random.integers(0, 3, (height // 3 + 1, width // 3 + 1)), np.ones((3, 3), int))[:height, :width]
-    image = random.integers(0, 40, (3, height, width)).astype(np.int16)
-    np.put_along_axis(image, index[None], 50, axis=0)
-    gone = random.random((height, width)) < missing
-    image[:, gone] = NODATA
-    return image, np.where(gone, 0, np.array(CLASSES.values)[index]).astype(np.uint8)
-
-
-def write_image(path: Path, values: Array) -> Path:
-    return write_raster(path, values, nodata=NODATA)
 
 
 def run(folder: Path, image: Path, model: Path, progress: Recorder | None = None, **settings: Any) -> PredictResult:
