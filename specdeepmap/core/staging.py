@@ -18,6 +18,14 @@ from specdeepmap.core.progress import Progress
 
 _SIDECAR = ".aux.xml"
 
+_RASTER = (_SIDECAR, ".ovr", ".msk")
+_ADDED = {".tif": _RASTER, ".tiff": _RASTER, ".gpkg": ("-wal", "-shm", "-journal")}
+_INSTEAD = {".shp": (".qix", ".sbn", ".sbx", ".qpj", ".idm", ".ind")}
+"""What other programs, or an earlier run, put beside a file: added to its name, or instead of its suffix.
+
+Beside a new file of that name they would be taken for its own: other overviews, half of the features.
+"""
+
 
 class Staging:
     """Hand out temporary paths beside the targets, and rename all of them at the end.
@@ -29,6 +37,7 @@ class Staging:
         self._progress = progress
         self._parts: dict[Path, Path] = {}
         self._made: list[Path] = []
+        self._companions: set[Path] = set()
 
     def __enter__(self) -> Staging:
         return self
@@ -52,6 +61,14 @@ class Staging:
         part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
         self._register(part, target)
         return part
+
+    def companion(self, target: Path) -> None:
+        """Take over a file that may come into being beside an output; where none does, an old one goes.
+
+        Raises:
+            RasterError: if the folder cannot be written.
+        """
+        self._companions.add(self.file(target))
 
     def folder(self, parent: Path) -> Path:
         """Give a new temporary folder inside ``parent``, removed at the end of the run.
@@ -86,14 +103,16 @@ class Staging:
         for part, target in self._parts.items():
             if part == target:
                 continue
-            stale = target.with_name(target.name + _SIDECAR)
             fresh = part.with_name(part.name + _SIDECAR)
             try:
                 if part.exists():
-                    stale.unlink(missing_ok=True)
                     part.replace(target)
+                    for stale in _side_files(target):
+                        stale.unlink(missing_ok=True)
+                elif part in self._companions:
+                    target.unlink(missing_ok=True)
                 if fresh.exists():
-                    fresh.replace(stale)
+                    fresh.replace(target.with_name(target.name + _SIDECAR))
             except OSError as error:
                 self.discard()
                 raise RasterError(
@@ -137,6 +156,12 @@ class Staging:
                 f"The output folder {missing[0] if missing else folder} cannot be written "
                 f"({error.strerror}). Choose a folder that you may write to."
             ) from error
+
+
+def _side_files(path: Path) -> list[Path]:
+    suffix = path.suffix.lower()
+    added = (path.with_name(path.name + end) for end in _ADDED.get(suffix, (_SIDECAR,)))
+    return [*added, *(path.with_suffix(end) for end in _INSTEAD.get(suffix, ()))]
 
 
 def remove_staged(paths: Iterable[Path]) -> None:

@@ -25,7 +25,9 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from tests.desktop import CHIPS, NAMES, QGIS_PROCESS, ROOT, SMALLEST, Chain, command, environ, run
+from specdeepmap.core.data.classes import AGREEMENT, ClassTable
+from specdeepmap.core.data.scene import CLASSES
+from tests.desktop import CHIPS, NAMES, QGIS_PROCESS, ROOT, SMALLEST, Chain, command, environ, run, run_json
 from tests.helpers import Array, read_pixels, write_raster
 
 pytestmark = pytest.mark.torch
@@ -110,6 +112,105 @@ def test_mapper(chain: Chain) -> None:
     values, counts = np.unique(chosen[chosen > 0], return_counts=True)
     # The area is that on the ellipsoid: off the central meridian a pixel of 10 m is a little more than 100 m².
     assert areas == pytest.approx(dict(zip(values.tolist(), counts.tolist(), strict=True)), rel=0.001)
+
+
+# Of everything that the mapper can write, by the name of the parameter.
+MAPPED = {
+    **{name: f"{name.lower()}.tif" for name in ("OUTPUT", "CONFIDENCE", "PROBABILITIES", "MARGIN", "ENTROPY")},
+    **{"ERROR_MAP": "errors.tif", "VECTOR": "polygons.gpkg", "SCORES_CSV": "scores.csv"},
+    "CONFUSION_CSV": "confusion.csv",
+}
+SETTINGS = {"MIN_AREA": 3, "TTA": True, "BLEND": True, "PROBABILITY_FORMAT": "percent", "TILE_SIZE": 64}
+
+
+@pytest.fixture(scope="module")
+def mapped(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Give the results of a mapping with all there is, set as a script would."""
+    folder = tmp_path_factory.mktemp("everything") / "not yet there"
+    outputs = {name: folder / file for name, file in MAPPED.items()}
+    inputs = {"IMAGE": chain.image, "CHECKPOINT": chain.checkpoint, "GROUND_TRUTH": chain.labels, "DEVICE": "cpu"}
+    answer = run_json("mapper", **inputs, **SETTINGS, **outputs)
+    assert answer["log"].get("warning", []) == []
+    results: dict[str, Any] = answer["results"]
+    return results
+
+
+def test_mapper_writes_all_that_is_asked_for(mapped: dict[str, Any], chain: Chain) -> None:
+    assert {name: Path(mapped[name]).name for name in MAPPED} == MAPPED
+    assert all(Path(mapped[name]).is_file() for name in MAPPED)
+    folder = Path(mapped["OUTPUT"]).parent
+    assert {path.name for path in folder.iterdir()} - {"output.tif.aux.xml", "errors.tif.aux.xml"} == {*MAPPED.values()}
+    chosen, errors = (read_pixels(Path(mapped[name]))[0] for name in ("OUTPUT", "ERROR_MAP"))
+    chances, truth = read_pixels(Path(mapped["PROBABILITIES"])), read_pixels(chain.labels)[0]
+    assert chances.dtype == np.uint8 and len(chances) == len(CLASSES)  # PROBABILITY_FORMAT has arrived
+    assert set(np.unique(chosen)) <= {0, *CLASSES.values}
+    counts = (chosen > 0) & (truth > 0)
+    assert np.array_equal(errors, np.where(counts, np.where(chosen == truth, 1, 2), 0))
+    assert mapped["OVERALL_ACCURACY"] == pytest.approx((errors == 1).sum() / counts.sum())
+    table = list(csv.reader(Path(mapped["CONFUSION_CSV"]).read_text(encoding="utf-8").splitlines()))
+    assert sum(int(cell) for row in table[1:] for cell in row[1:]) == counts.sum()
+
+
+def test_mapper_settings_have_arrived(mapped: dict[str, Any], chain: Chain) -> None:
+    """MIN_AREA, TTA and BLEND change the map; it would look well without them, too."""
+    said = Counter(read_pixels(Path(mapped["OUTPUT"]))[0].ravel().tolist())
+    plain = Counter(read_pixels(Path(chain.mapper["results"]["OUTPUT"]))[0].ravel().tolist())
+    assert said[0] == plain[0] and said != plain
+    polygons = gdal.OpenEx(mapped["VECTOR"])
+    assert polygons.GetLayer(0).GetFeatureCount() > 0
+    small = [feature for feature in polygons.GetLayer(0) if feature["area_m2"] < 2.9 * 100]
+    assert len(small) <= 2  # those alone between missing pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"), [("OUTPUT", CLASSES), ("ERROR_MAP", AGREEMENT)], ids=["the map", "the error map"]
+)
+def test_layers_show_the_classes_of_the_model_and_no_others(
+    mapped: dict[str, Any], chain: Chain, qgis: Any, name: str, classes: ClassTable
+) -> None:
+    """The colour table of a Byte raster has 256 entries, and QGIS by itself shows all of them."""
+    from qgis.core import (
+        QgsPalettedRasterRenderer,
+        QgsProcessingContext,
+        QgsProcessingFeedback,
+        QgsProject,
+        QgsRasterLayer,
+    )
+
+    from specdeepmap.algorithms.mapper import Mapper
+    from specdeepmap.core.jobs import PredictJob, PredictResult
+
+    context, path = QgsProcessingContext(), mapped[name]
+    context.setProject(QgsProject.instance())
+    context.addLayerToLoadOnCompletion(path, QgsProcessingContext.LayerDetails("it", QgsProject.instance(), name))
+    job = PredictJob(image=str(chain.image), checkpoint=chain.checkpoint, output=Path(mapped["OUTPUT"]))
+    made = {file.lower(): Path(mapped[file]) for file in MAPPED}
+    result = PredictResult(**made, mean_iou=0.5, overall_accuracy=0.5, classes=CLASSES.entries)  # type: ignore[arg-type]
+    Mapper().finish(job, result, context)
+    layer = QgsRasterLayer(path, "it")
+    assert layer.isValid()
+    style = context.layerToLoadOnCompletionDetails(path).postProcessor()
+    style.postProcessLayer(layer, context, QgsProcessingFeedback())
+    renderer = layer.renderer()
+    assert isinstance(renderer, QgsPalettedRasterRenderer)
+    shown = [(entry.value, entry.label, entry.color.name()) for entry in renderer.classes()]
+    assert shown == [(entry.value, entry.name, entry.color) for entry in classes.entries]
+    # The file itself says the same of these classes, for programs without our style.
+    plain = QgsRasterLayer(path, "own")  # its classes go with it
+    own = {entry.value: (entry.label, entry.color.name()) for entry in plain.renderer().classes()}
+    assert [own[entry.value] for entry in classes.entries] == [(entry.name, entry.color) for entry in classes.entries]
+
+
+def test_tester_reports(chain: Chain) -> None:
+    results = chain.tester["results"]
+    numbers = ("MEAN_IOU", "OVERALL_ACCURACY", "MACRO_F1", "AVERAGE_ACCURACY", "WEIGHTED_F1", "CALIBRATION_ERROR")
+    assert all(0 <= results[name] <= 1 for name in numbers)
+    assert -1 <= results["KAPPA"] <= 1
+    report = Path(results["REPORT"])
+    assert report.name == "scores_report.html" and report.parent == Path(results["SCORES_CSV"]).parent
+    page = report.read_text(encoding="utf-8")
+    assert "<html" in page and "http" not in re.sub(r'http://www\.w3\.org/[^"]*', "", page)  # it needs no network
+    assert all(entry.name in page for entry in CLASSES.entries)
 
 
 def answers(address: str) -> bool:

@@ -108,3 +108,42 @@ def test_a_target_that_cannot_be_replaced_ends_with_a_sentence(tmp_path: Path, p
 
 def test_removing_what_is_gone_is_no_error(tmp_path: Path) -> None:
     remove_staged([tmp_path / "nothing", tmp_path / "no" / "where"])
+
+
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [
+        ("map.tif", ("map.tif.ovr", "map.tif.msk", "map.tif.aux.xml")),
+        ("map.gpkg", ("map.gpkg-wal", "map.gpkg-shm", "map.gpkg-journal")),
+        ("map.shp", ("map.qix", "map.sbn", "map.qpj")),
+    ],
+)
+def test_what_lay_beside_the_old_file_is_not_taken_for_the_new_one(
+    name: str, old: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Overviews, an index or half a database of the replaced file would be read as those of the new one."""
+    for entry in (name, *old, "other.qix", "map.txt"):
+        (tmp_path / entry).write_text("old", "utf-8")
+    with Staging(Recorder()) as staging:
+        staging.file(tmp_path / name).write_text("new", "utf-8")
+    left = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    assert left == {name: "new", "other.qix": "old", "map.txt": "old"}
+
+
+def test_a_companion_that_does_not_come_into_being_goes(tmp_path: Path) -> None:
+    for entry in ("map.shp", "map.prj"):
+        (tmp_path / entry).write_text("old", "utf-8")
+    with Staging(Recorder()) as staging:
+        staging.file(tmp_path / "map.shp").write_text("new", "utf-8")
+        staging.companion(tmp_path / "map.prj")
+    assert [path.name for path in tmp_path.iterdir()] == ["map.shp"]
+
+
+def test_a_run_that_fails_leaves_what_lies_beside(tmp_path: Path) -> None:
+    for entry in ("map.shp", "map.prj", "map.qix"):
+        (tmp_path / entry).write_text("old", "utf-8")
+    with pytest.raises(ZeroDivisionError), Staging(Recorder()) as staging:
+        staging.file(tmp_path / "map.shp").write_text("new", "utf-8")
+        staging.companion(tmp_path / "map.prj")
+        raise ZeroDivisionError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.prj", "map.qix", "map.shp"]

@@ -102,8 +102,9 @@ class _Reordered(Raster):
         self._nodata = tuple(band.nodata for band in self.bands)
         self._mask = source._mask
 
-    def expect(self, rows: int) -> None:
-        self._source.expect(rows)  # its blocks may hold all bands, not only these
+    def cache_need(self, rows: int, columns: int) -> int:
+        """Give the bytes of the blocks of the file itself: they may hold all bands, not only these."""
+        return self._source.cache_need(rows, columns)
 
 
 def _as_they_stand(

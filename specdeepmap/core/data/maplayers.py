@@ -62,8 +62,8 @@ def margin(probabilities: Floats) -> Floats:
 def entropy(probabilities: Floats) -> Floats:
     """Give Shannon's entropy in nats, 0 to the logarithm of the class count, from ``(classes, rows, columns)``."""
     logarithms = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
-    bits = -(probabilities * logarithms).sum(axis=0)
-    return np.asarray(np.clip(bits, 0, np.log(len(probabilities))), np.float32)
+    nats = -(probabilities * logarithms).sum(axis=0)
+    return np.asarray(np.clip(nats, 0, np.log(len(probabilities))), np.float32)
 
 
 MEASURES: dict[str, Callable[[Floats], Floats]] = {"confidence": confidence, "margin": margin, "entropy": entropy}
@@ -148,7 +148,9 @@ class Layers:
         if name != PROBABILITIES:
             return np.where(has_data, MEASURES[name](probabilities), np.float32("nan"))[None]
         if self._percent:
-            return np.where(has_data, np.rint(100 * probabilities).astype(np.uint8), np.uint8(PERCENT_NODATA))
+            return np.where(
+                has_data, np.rint(100 * np.nan_to_num(probabilities)).astype(np.uint8), np.uint8(PERCENT_NODATA)
+            )
         return np.where(has_data, probabilities, np.float32("nan"))
 
     def _made(self, name: str, path: Path, grid: Grid) -> GeoTiff:

@@ -175,17 +175,23 @@ def build_overviews(path: Path, resampling: str, progress: Progress) -> None:
     Raises:
         RasterError: if they cannot be written.
     """
+    gdal.ErrorReset()
+    dataset = None
     try:
         dataset = gdal.OpenEx(str(path), gdal.OF_RASTER | gdal.OF_UPDATE)
         levels = overview_levels(Grid(dataset.RasterXSize, dataset.RasterYSize))
         failed = bool(levels) and dataset.BuildOverviews(resampling, list(levels), callback=GdalCallback(progress)) != 0
-        del dataset  # what is left is written now
+        failed = dataset.FlushCache() not in (None, 0) or failed
+        dataset = None  # what is left is written now
+        failed = failed or gdal.GetLastErrorType() >= gdal.CE_Failure
+        reason = gdal.GetLastErrorMsg()
     except (RuntimeError, AttributeError) as error:  # AttributeError: GDAL gave None
-        progress.check()
-        raise _unwritable(path, str(error)) from error
-    progress.check()
+        failed, reason = True, str(error)
+    finally:
+        dataset = None  # an open file could not be removed on Windows
+    progress.check()  # GDAL reports an interruption as an error, too
     if failed:
-        raise _unwritable(path, gdal.GetLastErrorMsg())
+        raise _unwritable(path, reason)
 
 
 def write_class_chip(

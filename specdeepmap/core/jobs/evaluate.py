@@ -61,7 +61,7 @@ class EvaluateJob(Job):
     batch_size: int = ask(
         "integer",
         "Batch size (chips, 0 = automatic)",
-        "Chips per step. Default: 0 = auto, as many as make about 4 million values. It does not change the scores.",
+        "Chips per step. Default: 0 = auto, by the chip size and the memory. It does not change the scores.",
         0,
         minimum=0,
         advanced=True,

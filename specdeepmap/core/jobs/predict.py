@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -240,5 +241,7 @@ class PredictJob(Job):
         if self.extent is not None:
             if len(self.extent) != 4:
                 raise ConfigError("EXTENT must hold four numbers: xmin, ymin, xmax, ymax in the image's units.")
+            if not all(map(math.isfinite, self.extent)):
+                raise ConfigError(f"EXTENT {list(self.extent)} must hold finite numbers: xmin, ymin, xmax, ymax.")
             if not (self.extent[0] < self.extent[2] and self.extent[1] < self.extent[3]):
                 raise ConfigError(f"EXTENT {list(self.extent)} is empty; it is xmin, ymin, xmax, ymax.")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from specdeepmap.core.data.classes import IGNORE_INDEX
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import even_tile
 from specdeepmap.core.errors import CheckpointError, ConfigError, DeviceError, RasterError
@@ -58,7 +59,7 @@ class Predictor:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self._turns = range(8) if turns else range(1)
-        self._most: int | None = None
+        self._fitting: int | None = None  # images at a time, once more of them did not fit into the memory
         card = self.card
         try:
             network = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
@@ -118,18 +119,21 @@ class Predictor:
     def classes(self, images: Images) -> NDArray[np.uint8]:
         """Give the index of the likeliest class of each pixel, ``(images, rows, columns)``.
 
+        It is the ignore index where the network gives no number.
+
         Raises:
             DeviceError: if the memory does not suffice.
         """
         if len(self._turns) > 1:
-            return np.asarray(self.probabilities(images).argmax(axis=1), np.uint8)
-        return np.asarray(self._predict(images, lambda logits: logits.argmax(dim=1).to(torch.uint8)), np.uint8)
+            return np.stack([likeliest(chances) for chances in self.probabilities(images)])
+        return np.asarray(self._predict(images, _likeliest), np.uint8)
 
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """Give the probability of each class at each pixel.
 
         Returns:
-            ``(images, classes, rows, columns)``; those of a pixel add up to 1.
+            ``(images, classes, rows, columns)``; those of a pixel add up to 1, or are all NaN where the network gives
+            no number.
 
         Raises:
             DeviceError: if the memory does not suffice.
@@ -138,7 +142,7 @@ class Predictor:
 
     def _predict(self, images: Images, read: Callable[[Tensor], Tensor]) -> NDArray[np.generic]:
         """Run the network, in smaller batches where the memory does not suffice."""
-        size = min(self._most or len(images), len(images))
+        size = min(self._fitting or len(images), len(images))
         while True:
             try:
                 parts = [self._run(images[start : start + size], read) for start in range(0, len(images), size)]
@@ -152,7 +156,7 @@ class Predictor:
                         f"The memory does not suffice for one image of {columns} x {rows} pixels. Take smaller tiles "
                         f"(TILE_SIZE {max(min(rows, columns) // 2, 1)}), or DEVICE cpu."
                     ) from error
-            size = self._most = size // 2
+            size = self._fitting = size // 2
 
     def _run(self, images: Images, read: Callable[[Tensor], Tensor]) -> NDArray[np.generic]:
         with torch.inference_mode(), Hardware(self.device, self.precision).autocast():
@@ -179,6 +183,20 @@ class Predictor:
             )
         warn_of_other_bands(self.card, raster, parameter, progress)
         warn_of_other_values(self.card, raster, parameter, progress)
+
+
+def likeliest(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Give the index of the likeliest class from ``(classes, rows, columns)``; the ignore index where they are NaN."""
+    indices = probabilities.argmax(axis=0)
+    return np.where(np.isnan(probabilities[0]), np.uint8(IGNORE_INDEX), indices.astype(np.uint8))
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """The same from logits ``(N, K, H, W)``; what is not finite is rare, and looked for only where there is some."""
+    indices = logits.argmax(dim=1).to(torch.uint8)
+    if not bool(logits.amax().isfinite()):
+        indices[~logits.amax(dim=1).isfinite()] = IGNORE_INDEX
+    return indices
 
 
 def turned(images: Tensor, turn: int, back: bool = False) -> Tensor:

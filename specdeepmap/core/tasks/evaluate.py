@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.jobs import EvaluateJob, EvaluateResult
 from specdeepmap.core.learn.checkpoint import ModelCard, chip_mark
 from specdeepmap.core.learn.loader import LoadedChip, load_chip
-from specdeepmap.core.learn.predictor import Predictor
+from specdeepmap.core.learn.predictor import Predictor, likeliest
 from specdeepmap.core.learn.testreport import Examination, Showcase, draw_chip, write_report
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
@@ -62,8 +63,11 @@ class _Findings:
         self.showcase = Showcase()
         self.rows: list[Sequence[object]] = []
         self.unknown: Counter[int] = Counter()
+        self.lost = 0
 
-    def add(self, name: str, chip: LoadedChip, indices: NDArray[np.uint8], confidence: NDArray[np.float32]) -> None:
+    def add(
+        self, name: str, chip: LoadedChip, indices: NDArray[np.uint8], confidence: NDArray[np.float32]
+    ) -> LoadedChip:
         """Score a chip.
 
         Args:
@@ -71,7 +75,14 @@ class _Findings:
             chip: image and reference.
             indices: predicted class indices ``(rows, columns)``.
             confidence: probability of each.
+
+        Returns:
+            The chip, without data where the network gave no number: there is nothing to score.
         """
+        lost = chip.has_data & (indices == IGNORE_INDEX)
+        if lost.any():
+            self.lost += int(lost.sum())
+            chip = replace(chip, labels=np.where(lost, UNLABELLED, chip.labels), has_data=chip.has_data & ~lost)
         classes = self._card.classes
         true = classes.encode(chip.labels)
         labelled = true != IGNORE_INDEX
@@ -85,6 +96,7 @@ class _Findings:
             self.unknown[value] += int(counts[values == value][0])
         seen = np.where(chip.has_data, indices, IGNORE_INDEX).astype(np.uint8)
         self.showcase.offer(name, scores, lambda: draw_chip((chip.image, true), seen, self._card))
+        return chip
 
 
 def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
@@ -111,6 +123,12 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
             )
         for value, count in sorted(findings.unknown.items()):
             warned.warning(f"The model does not know class {value}; its {count} reference pixels are left out.")
+        if findings.lost:
+            warned.warning(
+                f"{findings.lost} pixels got no class and no score: the network gave no number there. The chips "
+                "probably hold extreme values, such as a no-data value that they do not declare; or set PRECISION to "
+                "float32."
+            )
         _write(job, predictor.card, findings, warned.said, staging)
     scores = findings.scores
     _tell(predictor, scores, progress)
@@ -137,12 +155,12 @@ def _predict_chips(
     findings = _Findings(predictor.card)
     for batch in _batches(job, pairs, predictor, progress):
         probabilities = predictor.probabilities([chip.image for _, chip in batch])
-        chosen, confidences = probabilities.argmax(axis=1).astype(np.uint8), probabilities.max(axis=1)
+        chosen, confidences = np.stack([likeliest(chances) for chances in probabilities]), probabilities.max(axis=1)
         for (pair, chip), indices, confidence in zip(batch, chosen, confidences, strict=True):
-            findings.add(pair.name, chip, indices, confidence)
+            scored = findings.add(pair.name, chip, indices, confidence)
             if job.prediction_folder is not None:
                 path = job.prediction_folder / f"{pair.name}_prediction.tif"
-                _write_prediction(staging.file(path), job, pair, chip, indices, predictor)
+                _write_prediction(staging.file(path), job, pair, scored, indices, predictor)
         progress.report(len(findings.rows) / len(pairs))
     return findings
 

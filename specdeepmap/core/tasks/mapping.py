@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,13 +21,18 @@ import torch
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.blending import Blender
+from specdeepmap.core.data.classes import IGNORE_INDEX
 from specdeepmap.core.data.maplayers import Floats, Layers, Piece
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster, widen_cache
 from specdeepmap.core.data.tiling import TileWindow, Window, covering, map_windows
+from specdeepmap.core.errors import DeviceError
 from specdeepmap.core.learn.loader import data_mask
-from specdeepmap.core.learn.predictor import Predictor
+from specdeepmap.core.learn.predictor import Predictor, likeliest
 from specdeepmap.core.progress import Progress
+
+MOST_EMPTY = 8
+"""Tiles of a batch for each one that has data, at most: empty ones cost memory, too, and a cancel waits for them."""
 
 MANY_CORES = 6
 """From so many on, the network leaves one to reading and writing."""
@@ -36,6 +41,8 @@ MANY_CORES = 6
 @dataclass(frozen=True)
 class Plan:
     """How an area is cut into tiles, in map pixels, and which of them are this process's own.
+
+    Where tiles fade into each other, a process also predicts the next one's first row, and throws most of it away.
 
     Attributes:
         area: to map, in image pixels; its upper left corner is that of the map.
@@ -106,8 +113,21 @@ class LoadedTile:
     has_data: NDArray[np.bool_]
 
 
-def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, progress: Progress) -> None:
-    """Predict this process's tiles of a plan and write the layers."""
+@dataclass
+class Counts:
+    """Pixels of a map that have image data, and those of them that got no class: the network gave no number."""
+
+    mapped: int = 0
+    lost: int = 0
+
+
+def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, progress: Progress) -> Counts:
+    """Predict this process's tiles of a plan and write the layers.
+
+    Raises:
+        RasterError: if the image cannot be read or a layer cannot be written.
+        DeviceError: if the memory does not suffice.
+    """
     count = sum(len(plan.rows[row]) for row in plan.read_rows)
     with_probabilities = layers.need_probabilities or plan.blended
     finisher = _Finisher(plan, layers, len(predictor.card.classes))
@@ -129,6 +149,7 @@ def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, pr
             progress.report(done / count)
         if writing is not None:
             writing.result()
+    return finisher.counts
 
 
 class _AtOnce(Executor):
@@ -167,13 +188,21 @@ def read_tiles(image: Raster, plan: Plan, normalization: Normalization) -> Itera
     """
     for row in plan.read_rows:
         batch: list[LoadedTile] = []
+        full = 0
         for column, window in enumerate(plan.rows[row]):
-            if sum(tile.image is not None for tile in batch) == plan.batch:
+            if full == plan.batch or len(batch) == MOST_EMPTY * plan.batch:
                 yield batch
-                batch = []
-            values, valid = image.read_padded(window.read.moved(plan.area.x, plan.area.y), mirror=True)
-            has_data = data_mask(valid, normalization)
-            normalized = normalization.apply(values, valid) if has_data.any() else None
+                batch, full = [], 0
+            try:
+                values, valid = image.read_padded(window.read.moved(plan.area.x, plan.area.y), mirror=True)
+                has_data = data_mask(valid, normalization)
+                normalized = normalization.apply(values, valid) if has_data.any() else None
+            except MemoryError as error:
+                raise DeviceError(
+                    f"The memory does not suffice for tiles of {plan.tile[0]} x {plan.tile[1]} pixels with "
+                    f"{image.count} bands. Take a smaller TILE_SIZE, or leave it out."
+                ) from error
+            full += normalized is not None
             batch.append(LoadedTile(row, column, window, normalized, has_data))
         yield batch
 
@@ -206,15 +235,23 @@ class _Finisher:
         self._layers, self._classes = layers, classes
         self._blender = plan.blender() if plan.blended else None
         self._end = plan.reach[1]
+        self.counts = Counts()
 
     def add(self, batch: Sequence[LoadedTile], found: Sequence[_Found]) -> None:
         """Finish the tiles of a batch."""
         for tile, (indices, probabilities) in zip(batch, found, strict=True):
             if self._blender is not None:
                 for piece in self._blended(self._blender, tile, probabilities):
-                    self._layers.write(piece)
+                    self._write(piece)
             elif tile.image is not None:
-                self._layers.write(_cropped(tile, indices, probabilities))
+                self._write(_cropped(tile, indices, probabilities))
+
+    def _write(self, piece: Piece) -> None:
+        """Write a piece; where there is no class, it has no data."""
+        lost = piece.has_data & (piece.indices == IGNORE_INDEX)
+        self.counts.mapped += int(piece.has_data.sum())
+        self.counts.lost += int(lost.sum())
+        self._layers.write(replace(piece, has_data=piece.has_data & ~lost) if lost.any() else piece)
 
     def _blended(self, blender: Blender, tile: LoadedTile, probabilities: Floats | None) -> Iterator[Piece]:
         """Give the pieces that a tile makes complete."""
@@ -222,7 +259,7 @@ class _Finisher:
             probabilities = np.zeros((self._classes, *tile.has_data.shape), np.float32)
         for window, sums, has_data in blender.add(tile.row, tile.column, probabilities, tile.has_data):
             if window.y < self._end and has_data.any():  # the next process writes the others
-                yield Piece(window, sums.argmax(axis=0).astype(np.uint8), sums, has_data)
+                yield Piece(window, likeliest(sums), sums, has_data)
 
 
 def _cropped(tile: LoadedTile, indices: NDArray[np.uint8] | None, probabilities: Floats | None) -> Piece:
@@ -234,7 +271,7 @@ def _cropped(tile: LoadedTile, indices: NDArray[np.uint8] | None, probabilities:
     if indices is not None:
         kept = indices[part]
     elif chances is not None:
-        kept = chances.argmax(axis=0).astype(np.uint8)
+        kept = likeliest(chances)
     else:
         raise ValueError("a tile with data has neither classes nor probabilities")
     return Piece(keep, kept, chances, tile.has_data[part])

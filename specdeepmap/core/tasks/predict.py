@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,8 @@ from specdeepmap.core.learn.team import Team
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
 from specdeepmap.core.tasks.mapping import Plan, map_area
+
+_LARGEST_AREA = 2**31 - 1  # what GDAL's sieve takes
 
 _OUTPUTS = (
     *("output", "confidence", "probabilities", "margin", "entropy", "vector"),
@@ -83,8 +86,10 @@ class _Mapping:
         job, progress, classes = self.job, self.progress, self.predictor.card.classes
         with Staging(progress) as staging:
             files = {name: staging.file(path) for name, path in self._targets.items()}
+            for path in filter(None, (job.error_map, job.vector, job.scores_csv, job.confusion_csv)):
+                staging.file(path)  # a folder that cannot be written is better found now than after hours
             if job.min_area > 1:
-                files[MAP] = staging.scratch(_beside(job.output, "raw"))
+                files[MAP] = staging.scratch(_beside(job.output, f"raw{os.getpid()}"))
             if self.team.size == 1:
                 self._map(self._plan(0), files, progress.part(0.02, 0.88))
             else:
@@ -92,15 +97,16 @@ class _Mapping:
             if job.min_area > 1:
                 progress.report(0.88, f"Joining patches of less than {job.min_area} pixels to their neighbours")
                 raw, files[MAP] = files[MAP], staging.file(job.output)
-                sieve(raw, files[MAP], job.min_area, progress.part(0.88, 0.92))
+                least = min(job.min_area, self.area.width * self.area.height, _LARGEST_AREA)
+                sieve(raw, files[MAP], least, progress.part(0.88, 0.92))
             for name, path in files.items():
-                build_overviews(path, "NEAREST" if name == MAP else "AVERAGE", progress)
+                build_overviews(path, "NEAREST" if name == MAP else "AVERAGE", progress.part(0.92, 0.93))
             scores = self._score(files[MAP], staging)
             if job.vector is not None:
                 progress.report(0.95, "Making polygons")
                 vector = staging.file(job.vector)
                 for path in companions(job.vector):
-                    staging.file(path)
+                    staging.companion(path)
                 polygonize(files[MAP], vector, classes, progress.part(0.95, 0.99))
         progress.report(1.0)
         return self._result(scores)
@@ -121,9 +127,11 @@ class _Mapping:
         """Cut the area into tiles, for a process of the team."""
         job, card, area = self.job, self.predictor.card, self.area
         trained = min(card.chip_width, card.chip_height)
-        overlap = round((job.tile_size or trained) * job.overlap / 100)
-        tile = (job.tile_size,) * 2 if job.tile_size else self.predictor.tile_size(area.width, area.height, overlap)
-        batch = job.batch_size or self.predictor.batch_size(*tile)
+        side = min(job.tile_size, 4 * max(area.width, area.height, trained))  # larger ones would be mirrored land
+        overlap = round((side or trained) * job.overlap / 100)
+        tile = (side, side) if side else self.predictor.tile_size(area.width, area.height, overlap)
+        width, height = tile
+        batch = job.batch_size or self.predictor.batch_size(height, width)
         return Plan(area, tile, overlap, batch, job.blend, (number, self.team.size))
 
     def _layers(self, files: Mapping[str, Path], reach: tuple[int, int]) -> Layers:
@@ -140,7 +148,15 @@ class _Mapping:
         shape, where = f"{plan.tile[0]} x {plan.tile[1]}", f"{self.predictor.device.type}, {self.predictor.precision}"
         progress.report(0.0, f"Mapping {count} tiles of {shape} pixels, {plan.batch} at a time, on {where}")
         with self._layers(files, plan.reach) as layers:
-            map_area(self.image, plan, self.predictor, layers, progress)
+            counts = map_area(self.image, plan, self.predictor, layers, progress)
+        if not counts.mapped and self.team.size == 1:
+            progress.warning(f"IMAGE {self.image.name} has no pixel with data in the mapped area; the map is empty.")
+        if counts.lost:
+            progress.warning(
+                f"{counts.lost} pixels got no class: the network gave no number there. IMAGE {self.image.name} "
+                "probably holds extreme values, such as a no-data value that it does not declare; or set PRECISION to "
+                "float32."
+            )
 
     def _map_together(self, files: Mapping[str, Path], staging: Staging) -> None:
         """Map this process's share, wait for the others, and join all of them."""
@@ -172,10 +188,10 @@ class _Mapping:
         job, progress, classes = self.job, self.progress, self.predictor.card.classes
         if self.truth is None:
             return None
-        progress.report(0.92, "Comparing with the ground truth")
+        progress.report(0.93, "Comparing with the ground truth")
         error_map = None if job.error_map is None else staging.file(job.error_map)
         scores, unknown = score_map(
-            class_map, self.truth, classes, progress.part(0.92, 0.95), area=self.area, error_map=error_map
+            class_map, self.truth, classes, progress.part(0.93, 0.95), area=self.area, error_map=error_map
         )
         if job.scores_csv is not None:
             write_scores(staging.file(job.scores_csv), scores, classes)
@@ -218,16 +234,26 @@ def _check_files(job: PredictJob) -> None:
     Raises:
         ConfigError: if one would.
     """
+    files = {"image": _files_of(job.image), "checkpoint": [job.checkpoint, job.checkpoint.with_suffix(".json")]}
+    if job.ground_truth is not None:
+        files["ground_truth"] = _files_of(job.ground_truth)
+    files |= {name: [path] for name in _OUTPUTS if (path := getattr(job, name)) is not None}
+    if job.vector is not None:
+        files["vector"] += companions(job.vector)
     known: dict[Path, str] = {}
-    for name in ("image", "ground_truth", "checkpoint", *_OUTPUTS):
-        path = getattr(job, name)
-        if path is None:
-            continue
-        other = known.setdefault(Path(path).resolve(), name)
-        if other != name:
-            raise ConfigError(
-                f"{name.upper()} and {other.upper()} are the same file, {path}. Choose another name for {name.upper()}."
-            )
+    for name, paths in files.items():
+        for path in paths:
+            other = known.setdefault(path.resolve(), name)
+            if other != name and (name in _OUTPUTS or other in _OUTPUTS):
+                raise ConfigError(
+                    f"{name.upper()} and {other.upper()} are the same file, {path}, or would need it both. Choose "
+                    f"another name for {name.upper()}."
+                )
+
+
+def _files_of(source: str) -> list[Path]:
+    """Give the files that a raster is made of, such as the sources of a virtual one, and those beside it."""
+    return [Path(source), *(Path(name) for name in Raster.open(source).dataset.GetFileList() or ())]
 
 
 def _with_right_bands(job: PredictJob, image: Raster, predictor: Predictor) -> Raster:

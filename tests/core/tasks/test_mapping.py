@@ -24,7 +24,7 @@ from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn import predictor as predictor_module
 from specdeepmap.core.learn.architectures import ARCHITECTURES, Architecture
 from specdeepmap.core.learn.predictor import Predictor, turned
-from specdeepmap.core.tasks.mapping import Plan, map_area
+from specdeepmap.core.tasks.mapping import Plan, map_area, read_tiles
 from specdeepmap.core.tasks.predict import predict_raster
 from tests.helpers import Array, Recorder, read_pixels, snapshot, write_raster
 from tests.maps import CLASSES, NODATA, invent, write_image, write_model
@@ -362,3 +362,64 @@ def test_no_other_file_is_touched_when_the_output_is_an_input(scene: tuple[Path,
         with pytest.raises(ConfigError, match="are the same file"):
             run(tmp_path, scene[0], model, ground_truth=str(scene[0]), **{name: scene[0]})
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("way", ["plain", "probabilities", "blend", "tta"])
+def test_where_the_network_gives_no_number_there_is_no_class(tmp_path: Path, way: str) -> None:
+    """The naive map has the first class there: the largest of NaNs stands at index 0."""
+    values, _ = invent(60, 50, missing=0.0)
+    values = values.astype(np.float32)
+    values[0, 20, 30] = 3e38  # becomes infinite when it is scaled
+    image = write_raster(tmp_path / "image.tif", values)
+    narrow = Normalization(scale=1.0, mean=(0.0,) * 3, std=(0.1,) * 3, bad=(False,) * 3)
+    model = write_model(tmp_path / "model.ckpt", "surroundings", normalization=narrow)
+    outputs = {} if way == "plain" else {"probabilities": tmp_path / "p.tif", "probability_format": "percent"}
+    flags = {way: True} if way in ("blend", "tta") else {}
+    progress = Recorder()
+    run(tmp_path, image, model, progress, **outputs, **flags)
+    lost = read_pixels(tmp_path / "map.tif")[0] == 0
+    assert lost[20, 30] and 0 < lost.sum() < 300 and not lost[:5].any()
+    if outputs:
+        assert np.array_equal((read_pixels(tmp_path / "p.tif") == 255).all(axis=0), lost)
+    assert any(f"{lost.sum()} pixels got no class" in text for text in progress.warnings)
+
+
+def test_an_image_without_data_is_told(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "image.tif", np.full((3, 20, 20), NODATA, np.int16))
+    progress = Recorder()
+    run(tmp_path, image, write_model(tmp_path / "model.ckpt"), progress)
+    assert (read_pixels(tmp_path / "map.tif") == 0).all()
+    assert any("no pixel with data" in text for text in progress.warnings)
+
+
+def test_the_share_of_the_work_is_whole_at_the_end_only(tmp_path: Path) -> None:
+    values, _ = invent(700, 600)
+    image, model = write_image(tmp_path / "image.tif", values), write_model(tmp_path / "model.ckpt")
+    progress = Recorder()
+    run(tmp_path, image, model, progress, confidence=tmp_path / "sure.tif", vector=tmp_path / "map.gpkg")
+    assert progress.shares.count(1.0) == 1 and progress.shares[-1] == 1.0
+
+
+def test_what_an_image_is_made_of_is_not_overwritten(scene: tuple[Path, Array], tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.ckpt")
+    gdal.Translate(str(tmp_path / "link.vrt"), str(scene[0]), format="VRT")
+    before = snapshot(tmp_path)
+    with pytest.raises(ConfigError, match="OUTPUT and IMAGE are the same file"):
+        run(tmp_path, tmp_path / "link.vrt", model, output=scene[0])
+    with pytest.raises(ConfigError, match="VECTOR and CHECKPOINT are the same file"):
+        run(tmp_path, scene[0], model, vector=tmp_path / "model.json")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("asked", [{"min_area": 2**31}, {"tile_size": 10**6}, {"tile_size": 10**6, "overlap": 45.0}])
+def test_senseless_sizes_do_no_harm(scene: tuple[Path, Array], tmp_path: Path, asked: dict[str, Any]) -> None:
+    run(tmp_path, scene[0], write_model(tmp_path / "model.ckpt"), **asked)
+    assert np.array_equal(read_pixels(tmp_path / "map.tif")[0] > 0, scene[1] > 0)
+
+
+def test_a_wide_stretch_without_data_is_read_bit_by_bit(tmp_path: Path) -> None:
+    """Tiles without data fill no batch; a row of them must not be one batch, which no cancel can interrupt."""
+    image = write_image(tmp_path / "image.tif", np.full((3, 16, 3000), NODATA, np.int16))
+    plan = Plan(Window(0, 0, 3000, 16), (16, 16), 0, 2)
+    sizes = [len(batch) for batch in read_tiles(Raster.open(image), plan, Normalization.none(3))]
+    assert sum(sizes) == 188 and max(sizes) <= 16
