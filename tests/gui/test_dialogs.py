@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from specdeepmap.core.data.land import CLASSES
-from specdeepmap.core.data.options import COMPRESSIONS, EDGES, SPLITS, Choice
+from specdeepmap.core.data.options import COMPRESSIONS, EDGES, MATCHES, PROBABILITY_FORMATS, SPLITS, Choice
 from specdeepmap.core.learn.architectures import ARCHITECTURES, AUTO, USUAL_BACKBONES
 from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.options import DEVICES, OPTIMIZERS, PRECISIONS, SCHEDULERS
@@ -32,7 +32,11 @@ CHOICES = {
     ("trainer", "SCHEDULER"): SCHEDULERS,
     ("trainer", "PRECISION"): PRECISIONS,
     ("tester", "DEVICE"): DEVICES,
+    ("tester", "PRECISION"): PRECISIONS,
     ("mapper", "DEVICE"): DEVICES,
+    ("mapper", "PRECISION"): PRECISIONS,
+    ("mapper", "MATCH_BANDS"): MATCHES,
+    ("mapper", "PROBABILITY_FORMAT"): PROBABILITY_FORMATS,
 }
 
 LEGEND = [(entry.value, entry.name, entry.color) for entry in CLASSES.entries]
