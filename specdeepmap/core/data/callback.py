@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""GDAL's own long operations, watched: they report, and stop on a cancel."""
+"""GDAL's own long operations, watched: they report, stop on a cancel, and fail loudly."""
 
 from __future__ import annotations
+
+from osgeo import gdal
 
 from specdeepmap.core.errors import Canceled
 from specdeepmap.core.progress import Progress
@@ -21,3 +23,13 @@ class GdalCallback:
             return 0
         self._progress.report(share)
         return 1
+
+
+def expect(status: int | None) -> None:
+    """Raise what GDAL only returned.
+
+    Raises:
+        RuntimeError: if something went wrong.
+    """
+    if status not in (None, 0):
+        raise RuntimeError(gdal.GetLastErrorMsg())

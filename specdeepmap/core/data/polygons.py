@@ -14,7 +14,7 @@ from pathlib import Path
 
 from osgeo import gdal, ogr, osr
 
-from specdeepmap.core.data.callback import GdalCallback
+from specdeepmap.core.data.callback import GdalCallback, expect
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.raster import Grid, Raster, spatial_reference
 from specdeepmap.core.errors import Canceled, ConfigError, RasterError
@@ -101,7 +101,7 @@ def _draft(raster: Raster, draft: Path, progress: Progress) -> None:
         layer = dataset.CreateLayer(LAYER, None, ogr.wkbPolygon, ["SPATIAL_INDEX=NO"])
         layer.CreateField(ogr.FieldDefn(*_FIELDS[0]))
         # The map is its own mask: 0 is left out.
-        _expect(gdal.Polygonize(band, band, layer, 0, [], callback=GdalCallback(progress)))
+        expect(gdal.Polygonize(band, band, layer, 0, [], callback=GdalCallback(progress)))
     finally:
         layer = dataset = None  # an open file could not be removed on Windows
 
@@ -121,10 +121,10 @@ def _fill(draft: Path, target: Path, grid: Grid, classes: ClassTable, progress: 
         crs = spatial_reference(grid.crs) if grid.crs else None
         layer = dataset.CreateLayer(LAYER, crs, ogr.wkbPolygon, _layer_options(kind, crs is not None))
         for name, number_type in _FIELDS:
-            _expect(layer.CreateField(ogr.FieldDefn(name, number_type)))
+            expect(layer.CreateField(ogr.FieldDefn(name, number_type)))
         if layer.TestCapability(ogr.OLCTransactions):
             layer.SyncToDisk()  # or taking the transaction back would take the table
-        _expect(layer.StartTransaction())
+        expect(layer.StartTransaction())
         feature = ogr.Feature(layer.GetLayerDefn())
         for index, polygon in enumerate(drafted or ()):
             if index % _CHECK_EVERY == 0:
@@ -136,9 +136,9 @@ def _fill(draft: Path, target: Path, grid: Grid, classes: ClassTable, progress: 
             fields = (value, names.get(value, ""), ruler.area(shape))
             for place, content in enumerate(fields):
                 feature.SetField(place, content)
-            _expect(layer.CreateFeature(feature))
+            expect(layer.CreateFeature(feature))
         _check(layer, progress)
-        _expect(layer.CommitTransaction())
+        expect(layer.CommitTransaction())
     finally:
         shape = polygon = feature = layer = dataset = drafted = source = None
 
@@ -233,21 +233,11 @@ class _Ruler:
             if max(xmax - xmin, ymax - ymin) > self._longest:
                 polygon.Segmentize(self._longest)
             try:
-                _expect(polygon.Transform(self._transformation))
+                expect(polygon.Transform(self._transformation))
             except RuntimeError:
                 gdal.ErrorReset()
                 return None
         return float(polygon.GetArea() * self._factor)
-
-
-def _expect(status: int) -> None:
-    """Raise what GDAL only returned.
-
-    Raises:
-        RuntimeError: if something went wrong.
-    """
-    if status != 0:
-        raise RuntimeError(gdal.GetLastErrorMsg())
 
 
 def _checked(work: Callable[[], None], target: Path, progress: Progress) -> None:

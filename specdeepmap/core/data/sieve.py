@@ -12,7 +12,7 @@ from pathlib import Path
 
 from osgeo import gdal
 
-from specdeepmap.core.data.callback import GdalCallback
+from specdeepmap.core.data.callback import GdalCallback, expect
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import block_windows
 from specdeepmap.core.data.writer import MAP_OPTIONS
@@ -97,7 +97,7 @@ def _sieve(class_map: Path, min_area: int, progress: Progress) -> None:
             place = min(number, expected - 1)
             callback = GdalCallback(progress.part(place / expected, (place + 1) / expected))
             # The map is its own mask. GDAL reads a row before it writes it, so that source and target may be the same.
-            _expect(gdal.SieveFilter(band, band, band, limit, 4, callback=callback))
+            expect(gdal.SieveFilter(band, band, band, limit, 4, callback=callback))
             after = _fingerprint(band, progress)
             if limit == min_area and after == before:
                 break
@@ -114,13 +114,3 @@ def _fingerprint(band: gdal.Band, progress: Progress) -> list[int]:
         progress.check()
         found.append(zlib.crc32(band.ReadRaster(window.x, window.y, window.width, window.height)))
     return found
-
-
-def _expect(status: int) -> None:
-    """Raise what GDAL only returned.
-
-    Raises:
-        RuntimeError: if something went wrong.
-    """
-    if status != 0:
-        raise RuntimeError(gdal.GetLastErrorMsg())

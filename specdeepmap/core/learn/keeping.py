@@ -59,7 +59,7 @@ class Writer(CheckpointIO):
         busy = self._writing is not None and not self._writing.done()
         if not busy and time.monotonic() - self._since >= PAUSE:
             self._raise_failed()
-            self._write_state()
+            self._write_state(self._state)
 
     def wait(self) -> None:
         """Wait until everything is written, also what comes after something that could not be.
@@ -68,7 +68,7 @@ class Writer(CheckpointIO):
             ConfigError: if something cannot be written.
         """
         if self._state is not None:
-            self._write_state()
+            self._write_state(self._state)
         pending, self._pending = self._pending, []
         wait(pending)
         for future in pending:
@@ -83,9 +83,9 @@ class Writer(CheckpointIO):
         self._raise_failed()
         self._submit(work)
 
-    def _write_state(self) -> None:
+    def _write_state(self, write: Callable[[], None]) -> None:
         """Write the state that waits; remove what it does not name any more only if all is well."""
-        write, gone, before = self._state or _nothing, self._gone, list(self._pending)
+        gone, before = self._gone, list(self._pending)
 
         def work() -> None:
             write()
@@ -138,10 +138,6 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
             f"MODEL_FOLDER: the checkpoint {path} cannot be written ({str(error).splitlines()[0]}). Is the disk full? "
             "The checkpoints of earlier epochs are whole."
         ) from error
-
-
-def _nothing() -> None:
-    pass
 
 
 def _remove(path: Path) -> None:

@@ -103,7 +103,7 @@ class Predictor:
         stride = self.network.stride
         longest = min(LONGEST_TILE, int((TILE_VALUES / len(card.bands)) ** 0.5))
         lengths = (
-            even_tile(size, overlap, max(longest, chip) // stride * stride, stride)
+            even_tile(size, overlap, max(longest // stride, -(-chip // stride)) * stride, stride)
             for size, chip in zip((width, height), trained, strict=True)
         )
         x, y = (max(length, stride) for length in lengths)

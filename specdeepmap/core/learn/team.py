@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 
@@ -28,7 +28,6 @@ class Team:
     number: int
     size: int
     device: torch.device
-    _fabric: Any = None
 
     @classmethod
     def join(cls, devices: int, device: torch.device) -> Team:
@@ -52,9 +51,11 @@ class Team:
         kind = {"cpu": "cpu", "cuda": "gpu"}[device.type]
         fabric = Fabric(accelerator=kind, devices=processes // nodes, num_nodes=nodes, strategy=strategy)
         fabric.launch()
-        return cls(fabric.global_rank, fabric.world_size, fabric.device, fabric)
+        return cls(fabric.global_rank, fabric.world_size, fabric.device)
 
-    def wait(self) -> None:
-        """Wait until all are here."""
-        if self._fabric is not None:
-            self._fabric.barrier()
+    def total(self, counts: Sequence[int]) -> list[int]:
+        """Wait until all processes are here, and add up what they counted."""
+        sums = torch.tensor(counts, dtype=torch.int64)
+        if self.size > 1:
+            torch.distributed.all_reduce(sums)
+        return [int(number) for number in sums]

@@ -27,7 +27,7 @@ from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.learn.team import Team
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
-from specdeepmap.core.tasks.mapping import Plan, map_area
+from specdeepmap.core.tasks.mapping import Counts, Plan, map_area
 
 _LARGEST_AREA = 2**31 - 1  # what GDAL's sieve takes
 
@@ -78,7 +78,6 @@ class _Mapping:
         for path in files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
         self._map(self._plan(self.team.number), files, self.progress)
-        self.team.wait()
         return self._result(None)
 
     def lead(self) -> PredictResult:
@@ -141,25 +140,30 @@ class _Mapping:
         return Layers(files, grid, top, classes, self._notes(), self.job.probability_format)
 
     def _map(self, plan: Plan, files: Mapping[str, Path], progress: Progress) -> None:
-        """Map a process's share; it may be empty where there are more processes than rows of tiles."""
-        if not plan.read_rows:
-            return
+        """Map a process's share, and wait for the others; with more processes than rows of tiles it may be empty."""
+        counts = Counts()
+        if plan.read_rows:
+            counts = self._map_share(plan, files, progress)
+        mapped, lost = self.team.total((counts.mapped, counts.lost))
+        if not mapped:
+            self.progress.warning(
+                f"IMAGE {self.image.name} has no pixel with data in the mapped area; the map is empty."
+            )
+        if lost:
+            self.progress.warning(
+                f"{lost} pixels got no class: the network gave no number there. IMAGE {self.image.name} probably holds "
+                "extreme values, such as a no-data value that it does not declare; or set PRECISION to float32."
+            )
+
+    def _map_share(self, plan: Plan, files: Mapping[str, Path], progress: Progress) -> Counts:
         count = sum(len(plan.rows[row]) for row in plan.read_rows)
         shape, where = f"{plan.tile[0]} x {plan.tile[1]}", f"{self.predictor.device.type}, {self.predictor.precision}"
         progress.report(0.0, f"Mapping {count} tiles of {shape} pixels, {plan.batch} at a time, on {where}")
         with self._layers(files, plan.reach) as layers:
-            counts = map_area(self.image, plan, self.predictor, layers, progress)
-        if not counts.mapped and self.team.size == 1:
-            progress.warning(f"IMAGE {self.image.name} has no pixel with data in the mapped area; the map is empty.")
-        if counts.lost:
-            progress.warning(
-                f"{counts.lost} pixels got no class: the network gave no number there. IMAGE {self.image.name} "
-                "probably holds extreme values, such as a no-data value that it does not declare; or set PRECISION to "
-                "float32."
-            )
+            return map_area(self.image, plan, self.predictor, layers, progress)
 
     def _map_together(self, files: Mapping[str, Path], staging: Staging) -> None:
-        """Map this process's share, wait for the others, and join all of them."""
+        """Map this process's share, and join those of all."""
         parts = []
         for number in range(self.team.size):
             plan = self._plan(number)
@@ -167,7 +171,6 @@ class _Mapping:
                 written = {name: staging.scratch(path) for name, path in self._parts(number).items()}
                 parts.append((written, plan.reach[0]))
         self._map(self._plan(0), self._parts(0), self.progress.part(0.02, 0.84))
-        self.team.wait()
         with self._layers(files, (0, self.area.height)) as layers:
             layers.join(parts, self.progress.part(0.84, 0.88))
 

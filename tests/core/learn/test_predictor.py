@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.data.tiling import Window, map_windows
 from specdeepmap.core.errors import CheckpointError, DeviceError, RasterError
 from specdeepmap.core.learn.architectures import build_network
 from specdeepmap.core.learn.checkpoint import load_checkpoint
@@ -133,3 +134,17 @@ def test_bad_bands_reach_the_network_as_0() -> None:
     normalization = Normalization(scale=1.0, mean=(0.0, 0.0), std=(1.0, 1.0), bad=(False, True))
     values = np.full((2, 3, 3), 7, np.int16)
     assert normalization.apply(values, np.ones(values.shape, bool)).sum() == 63
+
+
+@pytest.mark.parametrize("chip", [16, 63, 130, 319, 700])
+@pytest.mark.parametrize("bands", [3, 200, 2000])
+def test_automatic_tiles_have_room_for_the_largest_overlap(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, chip: int, bands: int
+) -> None:
+    """A tile that is rounded down to the stride would leave nothing between its overlaps."""
+    card = replace(predictor.card, architecture="spectral", bands=("b",) * bands, chip_width=chip, chip_height=chip)
+    monkeypatch.setattr(predictor, "card", card)
+    overlap = round(0.45 * chip)
+    for size in (1, chip, 1000, 5000):
+        tile, other = predictor.tile_size(size, size, overlap)
+        assert tile == other and tile > 2 * overlap and map_windows(size, size, (tile, tile), overlap)

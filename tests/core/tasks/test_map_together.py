@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.environment import VARIABLE
 from specdeepmap.core.errors import Canceled, ConfigError
 from specdeepmap.core.jobs import PredictJob, PredictResult
@@ -130,3 +131,17 @@ def test_what_is_wrong_is_said_before_the_others_are_started(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="same file"):
         run(PredictJob.from_json({**job.to_json(), "confidence": str(job.output)}), Watchdog())
     assert not job.output.exists()
+
+
+def test_what_the_others_could_not_map_is_told(tmp_path: Path) -> None:
+    """The warning counts the pixels of all processes; the last rows of tiles are not those of the first."""
+    values = invent(100, 100, missing=0.0)[0].astype(np.float32)
+    values[0, 90, 50] = 3e38
+    image = write_raster(tmp_path / "extreme.tif", values, names=("red", "green", "blue"))
+    narrow = Normalization(scale=1.0, mean=(0.0,) * 3, std=(0.1,) * 3, bad=(False,) * 3)
+    job = job_of(tmp_path, devices=2, precision="float32")
+    model = write_model(tmp_path / "narrow.ckpt", "justo_unet_simple", normalization=narrow)
+    progress = Watchdog()
+    run(PredictJob.from_json({**job.to_json(), "image": str(image), "checkpoint": str(model)}), progress)
+    lost = int((read_pixels(job.output) == 0).sum())
+    assert lost > 0 and any(f"{lost} pixels got no class" in text for text in progress.warnings)

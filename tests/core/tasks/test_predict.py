@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from osgeo import gdal, ogr
 
 from specdeepmap.core.data.bands import Band
-from specdeepmap.core.data.classes import ClassEntry, ClassTable
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scene import make_scene
@@ -26,13 +25,10 @@ from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.tasks import predict
 from tests.helpers import TRANSFORM, Array, Recorder, read_pixels, snapshot, write_raster
+from tests.maps import CLASSES, NODATA
 
 pytestmark = pytest.mark.torch
 
-NODATA = -99
-CLASSES = ClassTable(
-    entries=(ClassEntry(2, "water", "#0000ff"), ClassEntry(5, "Wald", "#00ff00"), ClassEntry(9, "Äcker", "#ff0000"))
-)
 CARD = ModelCard(
     format=FORMAT,
     architecture="unet",
