@@ -31,7 +31,9 @@ TORCH = (
 GDAL = ("osgeo", "osgeo_utils")
 QGIS = ("qgis", "processing", "enmapbox")
 
-BASEMENT = ("errors", "environment", "progress", "record", "staging")
+ABOVE = ("algorithms", "gui", "provider", "plugin", "enmapbox")
+
+BASEMENT = ("errors", "progress", "process", "environment", "record", "staging")
 ROOMS = (("", *BASEMENT, "report"), ("data",), ("learn",), ("jobs",), ("tasks",), ("run",), ("__main__",))
 """The rooms of ``specdeepmap.core``, by the names in it; each imports from itself and those before it."""
 
@@ -57,7 +59,7 @@ DOORS = (
     Door(
         "core knows neither QGIS nor what stands above it",
         of=("specdeepmap.core",),
-        never=(*QGIS, *(f"specdeepmap.{name}" for name in ("algorithms", "provider", "plugin", "enmapbox"))),
+        never=(*QGIS, *(f"specdeepmap.{name}" for name in ABOVE)),
     ),
     Door(
         "torch belongs to the learning room and the tasks",
@@ -66,10 +68,10 @@ DOORS = (
         but=("specdeepmap.core.learn", "specdeepmap.core.tasks"),
     ),
     Door(
-        "GDAL and pandas appear in the data room only; __main__ switches GDAL's exceptions on",
+        "GDAL and pandas appear in the data room only; __main__ switches GDAL's exceptions on, probe tries it out",
         of=("specdeepmap",),
         never=(*GDAL, "pandas"),
-        but=("specdeepmap.core.data", "specdeepmap.core.__main__"),
+        but=("specdeepmap.core.data", "specdeepmap.core.__main__", "specdeepmap.core.environment.probe"),
     ),
     Door(
         "a job takes from the learning room its option tables only",
@@ -107,6 +109,18 @@ DOORS = (
             *(f"specdeepmap.core.{name}" for name in BASEMENT),
             *TABLES,
         ),
+    ),
+    Door(
+        "the plugin and EnMAP-Box's menu open windows, nobody else",
+        of=("specdeepmap",),
+        never=("specdeepmap.gui",),
+        but=("specdeepmap.plugin", "specdeepmap.enmapbox", "specdeepmap.gui"),
+    ),
+    Door(
+        "a window knows the basement only",
+        of=("specdeepmap.gui",),
+        never=("specdeepmap.core", "specdeepmap.algorithms", "specdeepmap.provider"),
+        fine=tuple(f"specdeepmap.core.{name}" for name in BASEMENT),
     ),
     Door(
         "only enmapbox.py imports EnMAP-Box",
@@ -318,13 +332,17 @@ def test_load(house: House, root: str, load: Load) -> None:
 
 
 def test_environment_runs_on_a_bare_python(house: House) -> None:
-    targets = {entry.target.split(".")[0] for entry in house["specdeepmap.core.environment"]}
-    assert targets <= sys.stdlib_module_names
+    rooms = ("specdeepmap.core.environment",)
+    targets = {entry.target.split(".")[0] for module in house if within(module, rooms) for entry in house[module]}
+    assert targets - {"packaging"} <= {*sys.stdlib_module_names, "specdeepmap", "osgeo"}
+    way = {entry.target for entry, _ in loaded(house, "specdeepmap.core.environment.__main__")}
+    outside = {name for name in way if not within(name, ("specdeepmap",))}
+    assert {name.split(".")[0] for name in outside} <= sys.stdlib_module_names
 
 
-def test_no_neighbour_of_environment_hides_a_standard_module() -> None:
-    # Started by its path, environment.py has its own folder first on the search path.
-    names = {path.stem for path in (PACKAGE / "core").iterdir()}
+def test_no_module_of_environment_hides_a_standard_one() -> None:
+    # Started by its path, the package has its own folder first on the search path.
+    names = {path.stem for path in (PACKAGE / "core" / "environment").iterdir()}
     assert names.isdisjoint(sys.stdlib_module_names)
 
 

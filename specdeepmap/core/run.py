@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,6 +24,7 @@ from typing import Any
 from specdeepmap.core.environment import DATA_MODULES, advice, child_environ, find_python
 from specdeepmap.core.errors import ERRORS, Canceled, ChildError, EnvironmentMissingError, SpecDeepMapError
 from specdeepmap.core.jobs import Job, Result
+from specdeepmap.core.process import end_process, own_group
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import remove_staged
 
@@ -91,9 +90,6 @@ class Child:
         job_file = self._folder / "job.json"
         job.save(job_file)
         command = [str(python), "-X", "utf8", "-u", "-m", "specdeepmap.core", str(job_file), "--events"]
-        own_group: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
@@ -101,7 +97,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=child_environ(),
-                **own_group,
+                **own_group(),
             )
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -155,7 +151,7 @@ class Child:
         try:
             self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._kill()
+            end_process(self._process)
         self._listener.join(GRACE_SECONDS)
         if self._process.stdout is not None and not self._listener.is_alive():
             self._process.stdout.close()
@@ -214,22 +210,6 @@ class Child:
             hint = " This is often out of memory: try a smaller batch size." if name in _MEMORY_SIGNALS else ""
             return f"The working process was ended by the system ({name}).{hint} Log: {self.log}"
         return f"The working process ended without a result (exit code {code}). Log: {self.log}"
-
-    def _kill(self) -> None:
-        """End the child and the processes that it started."""
-        if sys.platform == "win32":
-            self._process.kill()
-        else:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                try:
-                    os.killpg(self._process.pid, number)
-                except ProcessLookupError:
-                    break
-                deadline = time.monotonic() + 0.3
-                while self.alive and time.monotonic() < deadline:
-                    time.sleep(0.02)
-            self._process.kill()  # harmless when it has ended, and enough if it had left its group
-        self._process.wait()
 
 
 _MEMORY_SIGNALS = ("SIGKILL", "SIGBUS")

@@ -477,7 +477,7 @@ def test_stock_qgis_says_which_command_brings_what_training_needs(chain: Chain, 
     chain.maker  # noqa: B018
     text = sentence(stock(tmp_path, "run", "specdeepmap:trainer", "--", f"DATASET_FOLDER={chain.data}", "EPOCHS=1"))
     assert "PyTorch" in text
-    assert f'"{ROOT / "specdeepmap" / "core" / "environment.py"}"' in text
+    assert f'"{ROOT / "specdeepmap" / "core" / "environment"}" install' in text
     assert "/python3" in text
     assert "SPECDEEPMAP_PYTHON" in text
 

@@ -1,29 +1,28 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tests of the search for a Python that has what a job needs, and of making one."""
+"""Tests of the search for a Python that has what a job needs."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from specdeepmap.core import environment
-from specdeepmap.core.environment import (
+from specdeepmap.core.environment import search as searching
+from specdeepmap.core.environment.search import (
     DATA_MODULES,
+    STAMP,
     TORCH_MODULES,
     VARIABLE,
     Search,
     advice,
     candidates,
     child_environ,
+    choice_file,
     environment_python,
     find_python,
-    is_first_process,
-    make_environment,
     missing_modules,
     own_python,
     profile_environment,
@@ -97,8 +96,7 @@ def test_environment_lies_in_the_user_data_of_qgis(platform: str, environ: dict[
 
 
 def test_environment_does_not_lie_in_the_plugin() -> None:
-    package = Path(environment.__file__).resolve().parents[1]
-    assert package not in profile_environment().resolve().parents
+    assert searching.PACKAGE not in profile_environment().resolve().parents
 
 
 def test_named_interpreter_is_the_only_candidate(tmp_path: Path) -> None:
@@ -122,18 +120,34 @@ def test_own_environment_comes_before_the_python_of_qgis(
     environ = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), VARIABLE: ""}
     qgis = tmp_path / "python"
     touch(qgis)
-    monkeypatch.setattr(environment, "own_python", lambda platform: qgis)
+    monkeypatch.setattr(searching, "own_python", lambda platform: qgis)
     assert candidates(environ, platform) == [qgis]
-    venv = environment_python(profile_environment(environ, platform), platform)
+    folder = profile_environment(environ, platform)
+    venv = environment_python(folder, platform)
     touch(venv)
+    assert candidates(environ, platform) == [qgis]  # half installed: it has no stamp
+    touch(folder / STAMP)
     assert candidates(environ, platform) == [venv, qgis]
+
+
+def test_a_chosen_python_is_the_only_candidate_but_for_a_named_one(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    folder = profile_environment(environ, "linux")
+    touch(environment_python(folder), folder / STAMP)
+    file = choice_file(environ, "linux")
+    file.write_text("/opt/conda/bin/python\n", encoding="utf-8")
+    assert candidates(environ, "linux") == [Path("/opt/conda/bin/python")]
+    assert candidates({**environ, VARIABLE: "/other/python"}, "linux") == [Path("/other/python")]
+    file.write_text("\n", encoding="utf-8")
+    assert candidates(environ, "linux")[0] == environment_python(folder)
 
 
 def test_child_sees_our_package_and_none_of_the_settings_of_qgis() -> None:
     given = {"PYTHONHOME": "/qgis", "PYTHONPATH": "/qgis/python", "PATH": "/bin", "LANG": "C"}
     environ = child_environ(given)
     assert "PYTHONHOME" not in environ
-    assert Path(environ["PYTHONPATH"], "specdeepmap", "core", "environment.py").samefile(environment.__file__)
+    found = Path(environ["PYTHONPATH"], "specdeepmap", "core", "environment", "search.py")
+    assert found.samefile(searching.__file__)
     assert {key: environ[key] for key in ("PATH", "LANG")} == {"PATH": "/bin", "LANG": "C"}
     assert given["PYTHONHOME"] == "/qgis"
 
@@ -181,86 +195,19 @@ def test_advice_names_what_is_missing_where_and_the_command() -> None:
     text = advice(Search(None, ((Path("/a b/python"), ("torch", "timm")), (Path("/gone"), ("No such file",)))))
     for part in ("/a b/python", "torch, timm", "/gone", "No such file", VARIABLE, str(own_python())):
         assert part in text
-    assert f'"{Path(environment.__file__).resolve()}"' in text
+    assert f'"{Path(searching.__file__).resolve().parent}" install' in text
+    assert "Plugins > SpecDeepMap > Set up deep-learning environment" in text
     assert "no interpreter at all" in advice(Search(None, ()))
+
+
+def test_advice_tells_of_a_half_installed_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QGIS_CUSTOM_CONFIG_PATH", str(tmp_path))
+    assert "half installed" not in advice(Search(None, ()))
+    touch(environment_python(profile_environment()))
+    assert f"{profile_environment()} is only half installed" in advice(Search(None, ()))
+    touch(profile_environment() / STAMP)
+    assert "half installed" not in advice(Search(None, ()))
 
 
 def test_torch_jobs_need_all_that_data_jobs_need() -> None:
     assert set(DATA_MODULES) < set(TORCH_MODULES)
-
-
-def test_make_environment_makes_it_once_and_again_when_something_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, requirements = tmp_path / "with space é", tmp_path / "requirements.txt"
-    requirements.write_text("# nothing\n", encoding="utf-8")
-    python = Path(sys.executable)
-    made = make_environment(folder, [requirements], python)
-    assert made == environment_python(folder)
-    assert missing_modules(made, ("json", "pip")) == ()
-
-    commands: list[Sequence[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
-    assert make_environment(folder, [requirements], python) == made
-    assert commands == []
-
-    requirements.write_text("# something\n", encoding="utf-8")
-    make_environment(folder, [requirements], python)
-    assert [command[2] for command in commands] == ["venv", "pip"]
-
-    commands.clear()
-    monkeypatch.setattr(sys, "version_info", (3, 99))
-    make_environment(folder, [requirements], python)
-    assert [command[2] for command in commands] == ["venv", "pip"]
-
-
-def test_an_environment_whose_packages_failed_is_not_taken_for_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(command: Sequence[str], **_: object) -> None:
-        if "pip" in command:
-            raise subprocess.CalledProcessError(1, command)
-        touch(environment_python(tmp_path / "made"))
-
-    monkeypatch.setattr(subprocess, "run", run)
-    for _ in range(2):
-        with pytest.raises(subprocess.CalledProcessError):
-            make_environment(tmp_path / "made", [], Path(sys.executable))
-
-
-def test_command_says_what_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert environment.main([str(tmp_path / "made"), str(tmp_path / "none.txt")]) == 1
-    assert str(tmp_path / "made") in capsys.readouterr().err
-    monkeypatch.setattr(environment, "make_environment", lambda folder, requirements, python: folder / "python")
-    assert environment.main([str(tmp_path / "made")]) == 0
-    assert str(tmp_path / "made" / "python") in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("environ", "first"),
-    [
-        ({}, True),
-        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "1", "LOCAL_RANK": "1"}, False),
-        ({"RANK": "4", "LOCAL_RANK": "0"}, False),  # torchrun: the first one of the second computer
-        ({"LOCAL_RANK": "0"}, True),
-        ({"LOCAL_RANK": "2"}, False),  # what Lightning starts
-        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
-        ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, True),
-        ({"SLURM_PROCID": "0"}, True),
-        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, False),
-        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # Lightning's, in a job of one task
-        ({"SLURM_PROCID": "2", "RANK": "0"}, True),  # torchrun in a job of several
-        ({"RANK": "10"}, False),
-    ],
-)
-def test_one_of_several_processes_speaks_for_all(
-    environ: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    assert is_first_process() == first

@@ -1,18 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Python that does the work: which modules it needs, where it may lie, how to make one.
-
-QGIS itself never imports torch: it is started in another Python process. That Python is looked for
-in three places, and the first that has every needed module wins:
-
-1. the interpreter named by the environment variable ``SPECDEEPMAP_PYTHON``,
-2. the plugin's own environment, a venv in the user's QGIS profile that sees QGIS's own packages,
-3. QGIS's Python, if torch was installed there.
-
-This file needs the standard library only and runs by its path, too: that is the one command which
-makes the environment::
-
-    python3 …/specdeepmap/core/environment.py
-"""
+"""The search for the Python that does the work: where it may lie, and which modules it has."""
 
 from __future__ import annotations
 
@@ -27,6 +14,12 @@ from pathlib import Path
 
 VARIABLE = "SPECDEEPMAP_PYTHON"
 """Environment variable that names the interpreter to use."""
+
+STAMP = "requirements.installed"
+"""File in the plugin's own environment; written last, so that one without it is half installed."""
+
+PACKAGE = Path(__file__).resolve().parents[2]
+"""The folder of the plugin."""
 
 DATA_MODULES = ("osgeo", "numpy")
 """Modules that the torch-free jobs import."""
@@ -62,8 +55,8 @@ class Search:
     looked_at: tuple[tuple[Path, tuple[str, ...]], ...]
 
 
-def profile_environment(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
-    """Give the folder of the plugin's own environment, in QGIS's user data and outside the plugin."""
+def user_folder(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
+    """Give the plugin's folder in QGIS's user data: beside the profiles, outside the plugin."""
     home = Path(environ.get("USERPROFILE" if platform == "win32" else "HOME") or Path.home())
     if environ.get("QGIS_CUSTOM_CONFIG_PATH"):
         base = Path(environ["QGIS_CUSTOM_CONFIG_PATH"])
@@ -73,12 +66,37 @@ def profile_environment(environ: Mapping[str, str] = os.environ, platform: str =
         base = home / "Library" / "Application Support" / "QGIS" / "QGIS3"
     else:
         base = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "QGIS" / "QGIS3"
-    return base / "specdeepmap" / "environment"
+    return base / "specdeepmap"
+
+
+def profile_environment(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
+    """Give the folder of the plugin's own environment."""
+    return user_folder(environ, platform) / "environment"
+
+
+def choice_file(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
+    """Give the file that names the Python which the user chose; it is not there where none was chosen."""
+    return user_folder(environ, platform) / "python.txt"
+
+
+def chosen_python(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path | None:
+    """Give the Python that the user chose instead of the plugin's own environment."""
+    try:
+        text = choice_file(environ, platform).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return Path(text) if text else None
 
 
 def environment_python(folder: Path, platform: str = sys.platform) -> Path:
     """Give the interpreter inside a venv folder."""
     return folder / "Scripts" / "python.exe" if platform == "win32" else folder / "bin" / "python"
+
+
+def site_packages(folder: Path) -> Path:
+    """Give the folder of the packages in a venv; the likely one where there is none yet."""
+    found = sorted(folder.glob("lib/python*/site-packages"))
+    return found[-1] if found else folder / "Lib" / "site-packages"
 
 
 def own_python(
@@ -113,11 +131,15 @@ def own_python(
 
 
 def candidates(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> list[Path]:
-    """List the interpreters to look at, in order; a named one is the only one."""
+    """List the interpreters to look at, in order; a named or chosen one is the only one."""
     if environ.get(VARIABLE):
         return [Path(shutil.which(environ[VARIABLE]) or environ[VARIABLE]).absolute()]
+    chosen = chosen_python(environ, platform)
+    if chosen is not None:
+        return [chosen]
+    folder = profile_environment(environ, platform)
+    venv = environment_python(folder, platform) if (folder / STAMP).is_file() else None
     own = own_python(platform=platform)
-    venv = environment_python(profile_environment(environ, platform), platform)
     return [path.absolute() for path in (venv, own) if path is not None and path.is_file()]
 
 
@@ -127,7 +149,7 @@ def child_environ(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     QGIS sets both for its own Python; in another one they shadow numpy or stop it from starting.
     """
     kept = {key: value for key, value in environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
-    kept["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    kept["PYTHONPATH"] = str(PACKAGE.parent)
     kept["PYTHONDONTWRITEBYTECODE"] = "1"
     return kept
 
@@ -167,79 +189,21 @@ def find_python(
 
 
 def advice(search: Search) -> str:
-    """Say what no interpreter had and the one command that mends it."""
+    """Say what no interpreter had and how to mend it, in QGIS and without."""
     looked = [f"{path} (lacks: {', '.join(lacks)})" for path, lacks in search.looked_at]
-    own = own_python() or Path("python3")
+    folder = profile_environment()
+    half = ""
+    if environment_python(folder).is_file() and not (folder / STAMP).is_file():
+        half = f" The environment in {folder} is only half installed."
     return (
         "No Python with PyTorch was found. Looked at: "
         + ("; ".join(looked) or "no interpreter at all")
-        + f'. Install it once, outside of QGIS\'s own packages, with this command in a terminal: "{own}" '
-        f'"{Path(__file__).resolve()}"  — or set the environment variable {VARIABLE} to a Python that '
-        "has the packages of requirements.txt."
+        + f".{half} Set it up once, beside QGIS's own packages: in QGIS with the menu Plugins > SpecDeepMap > Set up "
+        f"deep-learning environment, or in a terminal with: {install_command()}  — or name a Python that has the "
+        f"packages of requirements.txt in the environment variable {VARIABLE}."
     )
 
 
-def make_environment(folder: Path, requirements: Sequence[Path], python: Path) -> Path:
-    """Make a venv that sees the packages of a Python, and install requirements into it.
-
-    A venv whose Python and requirements have not changed since is left as it is.
-
-    Args:
-        folder: the venv's folder, made where missing.
-        requirements: files in pip's requirements format.
-        python: the interpreter whose packages the venv sees: QGIS's own.
-
-    Returns:
-        The venv's interpreter.
-
-    Raises:
-        OSError, subprocess.CalledProcessError: if a step fails.
-    """
-    made = environment_python(folder)
-    stamp = folder / "requirements.installed"
-    # A venv does not outlive its Python: with QGIS's next one it must be made anew.
-    version = f"# {python} {sys.version_info[0]}.{sys.version_info[1]}"
-    wanted = "\n".join([version, *(path.read_text(encoding="utf-8") for path in requirements)])
-    if made.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
-        return made
-    venv = [str(python), "-m", "venv", "--system-site-packages", str(folder)]
-    subprocess.run(venv, env=child_environ(), check=True)  # noqa: S603
-    install = [str(made), "-m", "pip", "install", "--upgrade-strategy", "only-if-needed"]
-    for path in requirements:
-        install += ["-r", str(path)]
-    subprocess.run(install, env=child_environ(), check=True)  # noqa: S603
-    stamp.write_text(wanted, encoding="utf-8")
-    return made
-
-
-def is_first_process() -> bool:
-    """Tell whether this process speaks for all that work on a job together; alone, it does.
-
-    The variables are those of ``torchrun``, Lightning and SLURM.
-    """
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return os.environ[name] == "0" and os.environ.get("NODE_RANK", "0") == "0"
-    return True
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Make the plugin's own environment, or the one in a given folder with given requirements."""
-    package = Path(__file__).resolve().parents[1]
-    folder = Path(arguments[0]) if arguments else profile_environment()
-    requirements = [Path(name) for name in arguments[1:]] or [package / "requirements.txt"]
-    python = own_python()
-    if python is None:
-        sys.stderr.write("No interpreter of this Python was found.\n")
-        return 1
-    try:
-        made = make_environment(folder, requirements, python)
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.stderr.write(f"The environment in {folder} could not be made: {error}\n")
-        return 1
-    sys.stdout.write(f"SpecDeepMap's Python: {made}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def install_command() -> str:
+    """Give the command that makes the plugin's own environment, for a terminal."""
+    return f'"{own_python() or Path("python3")}" "{Path(__file__).resolve().parent}" install'
