@@ -9,13 +9,16 @@ LABELS ?=
 DATA ?=
 CHECKPOINT ?=
 
-.PHONY: help setup demo test lint docs zip bench-data bench-train bench-map bench-tiles bench-accuracy clean
+.PHONY: help setup demo test test-faults lint docs screenshots zip bench bench-data bench-train bench-map bench-tiles bench-accuracy clean
 
 help:
 	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
 	@echo 'make test   run the whole test suite'
+	@echo 'make test-faults  run all cases of what can break, fuzz for longer, and 200 jobs in one QGIS'
 	@echo 'make lint   check style and types'
 	@echo 'make docs   build the documentation'
+	@echo 'make screenshots  make the pictures of the documentation anew'
+	@echo 'make bench  measure speed and memory: the following three'
 	@echo 'make bench-data  measure splitter and dataset maker'
 	@echo 'make bench-train  measure the trainer'
 	@echo 'make bench-map  measure the mapper'
@@ -33,6 +36,9 @@ demo: setup
 test: setup
 	@tools/test
 
+test-faults: setup
+	@SPECDEEPMAP_ALL_FAULTS=1 tools/test tests/faults tests/fuzz
+
 lint: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -43,6 +49,8 @@ docs: setup
 
 zip: setup
 	$(PYTHON) package.py zip
+
+bench: bench-data bench-train bench-map
 
 bench-accuracy: setup
 	@$(PYTHON) benchmarks/accuracy.py "$(DATA)"

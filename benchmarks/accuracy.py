@@ -11,11 +11,12 @@ at the edge of a training chip: a network sees at most the pixels of a chip.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,10 @@ from osgeo import gdal
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from specdeepmap.core.data.dataset import CSV_NAMES, find_pairs, write_pairs  # noqa: E402
+from pixels import CLASSIFIERS, Pixels, score  # noqa: E402
+from table import OUT  # noqa: E402
+
+from specdeepmap.core.data.dataset import CSV_NAMES, Dataset, find_pairs, read_pairs, write_pairs  # noqa: E402
 from specdeepmap.core.data.tileindex import write_splits  # noqa: E402
 from specdeepmap.core.jobs import EvaluateJob, PrepareJob, TileJob, TrainJob  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402
@@ -34,7 +38,9 @@ from specdeepmap.core.tasks import perform  # noqa: E402
 gdal.UseExceptions()
 
 SEEDS = (42, 43, 44)
-MEASURES = ("mean_iou", "overall_accuracy", "macro_f1", "kappa")
+MEASURES = ("mean_iou", "overall_accuracy", "average_accuracy", "macro_f1", "kappa")
+RANDOM_CHIPS = "network, random chips"
+"""Not an accuracy: it shows by how much a split that is not disjoint flatters."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,37 @@ SCENES = {
 }
 
 
+@dataclass(frozen=True)
+class Figure:
+    """What a method came to on a task.
+
+    Attributes:
+        task: scene and labels.
+        method: network or classifier.
+        values: ``(seeds, measures)``.
+        seconds: per seed.
+    """
+
+    task: str
+    method: str
+    values: list[list[float]]
+    seconds: float
+
+    @classmethod
+    def of(cls, task: str, method: str, run: Callable[[int], object], seeds: tuple[int, ...]) -> Figure:
+        """Run a method with each seed; what it gives has all measures."""
+        started = time.monotonic()
+        found = [[float(getattr(result, name)) for name in MEASURES] for result in map(run, seeds)]
+        return cls(task, method, found, (time.monotonic() - started) / len(seeds))
+
+    def show(self) -> None:
+        """Print mean and spread of each measure."""
+        means, spreads = np.mean(self.values, axis=0), np.std(self.values, axis=0)
+        cells = "".join(f"{f'{mean:.3f} ± {spread:.3f}':>16}" for mean, spread in zip(means, spreads, strict=True))
+        sys.stdout.write(f"{self.task:<26}{self.method:<24}{cells}{self.seconds:>9.0f}\n")
+        sys.stdout.flush()
+
+
 def main() -> None:
     """Measure one scene."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -65,11 +102,18 @@ def main() -> None:
     parser.add_argument("trainer", nargs="*", help="NAME=VALUE for the trainer, to compare with the defaults")
     options = parser.parse_intermixed_args()
     settings = {name.lower(): _value(value) for name, value in (text.split("=", 1) for text in options.trainer)}
-    sys.stdout.write(f"{'task':<28}{'mean IoU':>16}{'OA':>16}{'macro F1':>16}{'kappa':>16}{'seconds':>9}\n")
+    heads = "".join(f"{name:>16}" for name in ("mean IoU", "OA", "AA", "macro F1", "kappa"))
+    sys.stdout.write(f"{'task':<26}{'method':<24}{heads}{'seconds':>9}\n")
+    figures = []
     with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:
         for task, labels in tasks(options.data, Path(name)):
             if options.only in task:
-                measure(task, options.data, labels, Path(name), SEEDS[: options.seeds], settings)
+                for figure in measure(task, options.data, labels, Path(name), SEEDS[: options.seeds], settings):
+                    figure.show()
+                    figures.append(figure)
+    OUT.mkdir(exist_ok=True)
+    text = json.dumps([asdict(figure) for figure in figures], indent=2)
+    (OUT / f"accuracy-{options.data.name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _value(text: str) -> object:
@@ -106,33 +150,60 @@ def measure(
     folder: Path,
     seeds: tuple[int, ...],
     settings: Mapping[str, object],
-) -> None:
-    """Cut, train with each seed, test, and print mean and spread."""
+) -> Iterator[Figure]:
+    """Cut, train with each seed, test; the same with single pixels, and with chips that were drawn at random."""
     about = SCENES.get(scene.name, Scene(64, 1))
     place = folder / task.replace(" ", "_")
     for part, raster in labels.items():
         cut(scene / "image.tif", raster, part, place / ("test" if part == "test" else "training"), about)
     prepare(place)
-    found, started = [], time.monotonic()
-    for seed in seeds:
-        models = place / f"models{seed}"
-        job = TrainJob(
-            dataset_folder=place / "training",
-            seed=seed,
-            model_folder=models,
-            log_folder=place / f"logs{seed}",
-            **settings,  # type: ignore[arg-type]
-        )
+    table = place / "test" / CSV_NAMES["test"]
+    yield Figure.of(task, "network", lambda seed: train_and_test(place / "training", table, seed, settings), seeds)
+    dataset = Dataset.open(place / "training")
+    if dataset.statistics is not None:
+        pairs = (*dataset.chips["train"], *dataset.chips["validation"])
+        train, test = (Pixels.of(found, dataset.classes, dataset.statistics) for found in (pairs, read_pairs(table)))
+        count = len(dataset.classes)
+        for name in CLASSIFIERS:
+            yield Figure.of(task, name, lambda seed, name=name: score(name, train, test, count, seed)[0], seeds)
+    every = mix(scene, labels, place, about)
+    table = every / CSV_NAMES["test"]
+    yield Figure.of(task, RANDOM_CHIPS, lambda seed: train_and_test(every, table, seed, settings), seeds[:1])
+
+
+def train_and_test(dataset: Path, table: Path, seed: int, settings: Mapping[str, object]) -> object:
+    """Train on a dataset folder with default settings; give what the tester finds on the chips of a table."""
+    with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:
+        folders = {"model_folder": Path(name) / "models", "log_folder": Path(name) / "logs"}
+        job = TrainJob(dataset_folder=dataset, seed=seed, **folders, **settings)  # type: ignore[arg-type]
         best = perform(job, Progress()).best_checkpoint  # type: ignore[attr-defined]
-        test = EvaluateJob(
-            test_csv=place / "test" / CSV_NAMES["test"], checkpoint=best, scores_csv=models / "scores.csv"
-        )
-        result = perform(test, Progress())
-        found.append([getattr(result, name) for name in MEASURES])
-    means, spreads = np.mean(found, axis=0), np.std(found, axis=0)
-    cells = "".join(f"{f'{mean:.3f} ± {spread:.3f}':>16}" for mean, spread in zip(means, spreads, strict=True))
-    sys.stdout.write(f"{task:<28}{cells}{(time.monotonic() - started) / len(seeds):>9.0f}\n")
-    sys.stdout.flush()
+        return perform(EvaluateJob(test_csv=table, checkpoint=best, scores_csv=Path(name) / "scores.csv"), Progress())
+
+
+def mix(scene: Path, labels: Mapping[str, Path], place: Path, about: Scene) -> Path:
+    """Make a dataset of all labels whose chips are drawn at random, with sets as large as those of the disjoint split.
+
+    Neighbours, and both halves of one field, come into different sets: what many papers report.
+    """
+    dataset, merged = place / "random", place / "labels_all.tif"
+    parts = {part: gdal.Open(str(path)).ReadAsArray() for part, path in labels.items()}
+    copy = gdal.GetDriverByName("GTiff").CreateCopy(str(merged), gdal.Open(str(labels["train"])))
+    copy.GetRasterBand(1).WriteArray(np.maximum.reduce(list(parts.values())))
+    copy = None
+    cut(scene / "image.tif", merged, "all", dataset, about)
+    pixels = {part: np.count_nonzero(values) for part, values in parts.items()}
+    shares = {part: round(100 * count / sum(pixels.values()), 1) for part, count in pixels.items()}
+    perform(
+        PrepareJob(
+            data_folder=dataset,
+            split="random",
+            train_percent=round(100 - shares.get("val", 0) - shares["test"], 1),
+            validation_percent=shares.get("val", 0),
+            test_percent=shares["test"],
+        ),
+        Progress(),
+    )
+    return dataset
 
 
 def cut(image: Path, labels: Path, part: str, dataset: Path, about: Scene) -> None:

@@ -64,7 +64,10 @@ class EnvironmentProcess(QObject):
         process = self._process
         if process is not None:
             process.closeWriteChannel()
-            QTimer.singleShot(_GRACE_MS, process, process.kill)
+            patience = QTimer(process)  # goes with it
+            patience.setSingleShot(True)
+            patience.timeout.connect(process.kill)
+            patience.start(_GRACE_MS)
 
     def stop(self) -> None:
         """Stop the command and wait for its end: QGIS closes, or the plugin goes."""

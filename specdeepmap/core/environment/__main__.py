@@ -25,9 +25,10 @@ from typing import Any
 if __name__ == "__main__" and not __package__:  # run by its path
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
+from specdeepmap.core.environment.choice import choose, forget_choice
 from specdeepmap.core.environment.diagnostics import Status, report
 from specdeepmap.core.environment.findings import REQUIREMENTS
-from specdeepmap.core.environment.installation import Installation, choose, forget_choice
+from specdeepmap.core.environment.installation import Installation
 from specdeepmap.core.environment.machine import BUILDS
 from specdeepmap.core.errors import Canceled, SpecDeepMapError
 from specdeepmap.core.progress import EventProgress, Progress, TextProgress

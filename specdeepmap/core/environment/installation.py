@@ -7,31 +7,22 @@ bindings of QGIS were compiled against. The stamp is written last; without it th
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from specdeepmap.core.environment.findings import REQUIREMENTS, Findings, examine, read_requirements
+from specdeepmap.core.environment.findings import REQUIREMENTS, Findings, examine
 from specdeepmap.core.environment.machine import NEEDED_GB, choose_build, graphics_cards, uv_backend
-from specdeepmap.core.environment.pip import PipReport
+from specdeepmap.core.environment.packages import LOG, Packages, last_words
 from specdeepmap.core.environment.search import (
     STAMP,
     TORCH_MODULES,
-    child_environ,
-    choice_file,
-    chosen_python,
     environment_python,
     own_python,
     profile_environment,
-    site_packages,
 )
 from specdeepmap.core.errors import EnvironmentMissingError
-from specdeepmap.core.process import run_lines
 from specdeepmap.core.progress import Progress
 
 STATES = {
@@ -41,12 +32,6 @@ STATES = {
     "ready": "set up",
 }
 """What an environment can be, and how to say it."""
-
-_PAIRED = ("numpy",)
-"""Packages whose major version compiled ones of QGIS are bound to."""
-
-_TORCH = ("torch", "torchvision")  # a matching pair, from one source
-_LOG = "install.log"
 
 
 class Installation:
@@ -79,7 +64,7 @@ class Installation:
     @property
     def log(self) -> Path:
         """The file with all that pip said."""
-        return self.folder / _LOG
+        return self.folder / LOG
 
     @property
     def state(self) -> str:
@@ -119,13 +104,15 @@ class Installation:
         self.log.write_text("", encoding="utf-8")
         (self.folder / STAMP).unlink(missing_ok=True)
         progress.report(0.0, "Making the environment")
-        self._make_venv(progress)
+        packages = Packages(self.folder, self._base)
+        self._make_venv(packages, progress)
         progress.report(0.02, "Bringing pip up to date")
-        self._pip(progress.part(0.02, 0.04), ["--upgrade", "pip"], must=False)
-        build = self._install_torch(progress.part(0.04, 0.5), uv_backend(build, has_card), build)
+        packages.install(["--upgrade", "pip"], progress.part(0.02, 0.04), must=False)
+        backend = uv_backend(build, has_card)
+        build = packages.install_torch(self.requirements, build, backend, progress.part(0.04, 0.5))
         wanted = [part for path in self.requirements for part in ("-r", str(path))]
         start = 0.5 if build in ("cpu", "nvidia") else 0.04
-        self._pip(progress.part(start, 0.93), wanted, build)
+        packages.install(wanted, progress.part(start, 0.93), build)
         progress.report(0.93, "Checking: importing PyTorch and the others for the first time")
         findings = self.examine()
         if not findings.ready:
@@ -170,7 +157,7 @@ class Installation:
 
     def _contents(self) -> set[str]:
         """Name what lies in the folder, besides the log."""
-        return {path.name for path in self.folder.iterdir()} - {_LOG} if self.folder.is_dir() else set()
+        return {path.name for path in self.folder.iterdir()} - {LOG} if self.folder.is_dir() else set()
 
     def _wanted(self) -> str:
         """Give what the stamp of a whole environment says: a venv does not outlive its Python."""
@@ -197,8 +184,8 @@ class Installation:
                 "or choose the build for the processor only, or an existing Python elsewhere."
             )
 
-    def _make_venv(self, progress: Progress) -> None:
-        code, said = self._run([str(self._base), "-m", "venv", "--system-site-packages", str(self.folder)], progress)
+    def _make_venv(self, packages: Packages, progress: Progress) -> None:
+        code, said = packages.run([str(self._base), "-m", "venv", "--system-site-packages", str(self.folder)], progress)
         if code == 0:
             return
         if "ensurepip" in said:
@@ -206,145 +193,4 @@ class Installation:
                 f"{self._base} cannot make environments: its module venv is not complete. On Debian and Ubuntu, "
                 "install the package python3-venv, then try again."
             )
-        raise EnvironmentMissingError(f"The environment in {self.folder} could not be made: {_last(said)}")
-
-    def _install_torch(self, progress: Progress, backend: str | None, build: str) -> str:
-        """Install the build of PyTorch that pip does not find by itself; give the build that was installed."""
-        if backend is None:
-            return "ordinary"
-        progress.report(0.0, "Looking for the build of PyTorch that suits this machine")
-        self._pip(progress.part(0.0, 0.05), ["uv"], must=False)
-        lines = (line for path in self.requirements for line in read_requirements(path))
-        wanted = [line for line in lines if re.split(r"[^\w-]", line)[0] in _TORCH]
-        command = [str(self.python), "-m", "uv", "pip", "install", "--python", str(self.python), "--no-deps"]
-        code, _ = self._run([*command, f"--torch-backend={backend}", *wanted], progress.part(0.05, 1.0))
-        if code == 0:
-            return build
-        kind = {"cpu": "only-processor", "nvidia": "NVIDIA"}[build]
-        progress.warning(
-            f"The {kind} build of PyTorch could not be fetched from PyTorch's server; the ordinary one is installed "
-            "instead."
-            + (
-                " It computes on the processor only."
-                if sys.platform == "win32"
-                else " It is larger, and works as well."
-            )
-        )
-        self._check_space("ordinary")
-        return "ordinary"
-
-    def _pip(self, progress: Progress, what: Sequence[str], build: str = "", must: bool = True) -> None:
-        """Install with the environment's pip, held by the constraints.
-
-        Raises:
-            EnvironmentMissingError: if it fails and ``must`` not.
-        """
-        constraints = self.folder / "constraints.txt"
-        constraints.write_text("".join(f"{line}\n" for line in self._constraints()), encoding="utf-8")
-        pip = [str(self.python), "-m", "pip", "--no-input", "--disable-pip-version-check", "install"]
-        raw = ["--progress-bar", "raw"] if self._pip_version() >= (24, 1) else []
-        options = ["--upgrade-strategy", "only-if-needed", "-c", str(constraints)]
-        report = PipReport(progress, self.folder, build) if must else None
-        code, said = self._run([*pip, *raw, *options, *what], progress, report)
-        if code != 0 and must:
-            raise EnvironmentMissingError(
-                f"pip could not install the packages: {_last(said)} What it said stands in {self.log}. Is the internet "
-                "within reach? Behind a proxy, set HTTPS_PROXY, or pip's own settings. What was installed stays; "
-                "the next try goes on from there."
-            )
-
-    def _constraints(self) -> list[str]:
-        """Hold packages of QGIS's Python to the major version that its compiled modules need."""
-        ask = (
-            "import importlib.metadata as m, json, sys\n"
-            "found = {}\n"
-            "for name in sys.argv[1:]:\n"
-            "    try: found[name] = m.version(name)\n"
-            "    except m.PackageNotFoundError: pass\n"
-            "print(json.dumps(found))"
-        )
-        done = subprocess.run(  # noqa: S603
-            [str(self._base), "-s", "-c", ask, *_PAIRED],
-            env=child_environ(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
-        return [f"{name}>={version},<{int(version.split('.')[0]) + 1}" for name, version in found.items()]
-
-    def _pip_version(self) -> tuple[int, ...]:
-        packages = (path.name for path in site_packages(self.folder).glob("pip-*.dist-info"))
-        versions = (re.findall(r"\d+", name)[:2] for name in packages)
-        return max((tuple(int(part) for part in version) for version in versions), default=(0,))
-
-    def _run(self, command: Sequence[str], progress: Progress, report: PipReport | None = None) -> tuple[int, str]:
-        """Run a command with its output in the log; give exit code and output.
-
-        Raises:
-            EnvironmentMissingError: if it cannot be started.
-        """
-        said: list[str] = []
-        with self.log.open("a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n")
-
-            def heard(line: str) -> None:
-                if report is not None:
-                    report.hear(line)
-                if line and not line.startswith("Progress "):
-                    said.append(line)
-                    log.write(line + "\n")
-                    log.flush()
-
-            try:
-                code = run_lines(command, _install_environ(), progress, heard)
-            except OSError as error:
-                raise EnvironmentMissingError(f"{command[0]} cannot be started: {error.strerror}.") from error
-        return code, "\n".join(said)
-
-
-def choose(python: Path) -> Findings:
-    """Have an existing Python used from now on instead of the plugin's own environment.
-
-    Raises:
-        EnvironmentMissingError: if it lacks something; nothing is changed then.
-    """
-    found = Path(shutil.which(str(python)) or python).absolute()
-    if found.is_dir():  # a venv's, or conda's, folder
-        inside = (environment_python(found), found / "python.exe")
-        found = next((path for path in inside if path.is_file()), found)
-    findings = examine(found)
-    if not findings.ready:
-        raise EnvironmentMissingError(
-            f"{found} cannot be used: {' '.join(findings.problems)} Install what is missing there, from "
-            f"{REQUIREMENTS}, or choose another Python."
-        )
-    file = choice_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(f"{found}\n", encoding="utf-8")
-    part.replace(file)
-    return findings
-
-
-def forget_choice() -> Path | None:
-    """Use the plugin's own environment again; give the Python that had been chosen."""
-    chosen = chosen_python()
-    choice_file().unlink(missing_ok=True)
-    return chosen
-
-
-def _install_environ() -> dict[str, str]:
-    """Give the environment of an installation: what would send packages elsewhere than into the venv is left out."""
-    kept = child_environ()
-    del kept["PYTHONPATH"]
-    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX"):
-        kept.pop(name, None)
-    return {**kept, "PIP_USER": "0", "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1", "PIP_REQUIRE_VIRTUALENV": "1"}
-
-
-def _last(said: str) -> str:
-    """Give what a command ended with: its last line with an error, or its last."""
-    lines = said.splitlines()
-    errors = [line for line in lines if line.lower().startswith("error")]
-    return (errors or lines or ["it said nothing."])[-1]
+        raise EnvironmentMissingError(f"The environment in {self.folder} could not be made: {last_words(said)}")

@@ -12,8 +12,8 @@ from specdeepmap import __version__
 from specdeepmap.core.environment import diagnostics
 from specdeepmap.core.environment.diagnostics import Status, anonymous, report
 from specdeepmap.core.environment.findings import Findings
-from specdeepmap.core.environment.installation import Installation, choice_file
-from specdeepmap.core.environment.search import STAMP, VARIABLE, environment_python, profile_environment
+from specdeepmap.core.environment.installation import Installation
+from specdeepmap.core.environment.search import STAMP, VARIABLE, choice_file, environment_python, profile_environment
 
 
 @pytest.mark.parametrize(

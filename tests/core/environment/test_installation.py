@@ -15,7 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from specdeepmap.core.environment import installation as installing
-from specdeepmap.core.environment.installation import Installation, choose, forget_choice
+from specdeepmap.core.environment.choice import choose, forget_choice
+from specdeepmap.core.environment.installation import Installation
+from specdeepmap.core.environment.packages import Packages
 from specdeepmap.core.environment.search import STAMP, candidates, choice_file, profile_environment, site_packages
 from specdeepmap.core.errors import Canceled, EnvironmentMissingError
 from tests.helpers import Recorder
@@ -214,12 +216,12 @@ def test_builds_that_pip_does_not_find_come_through_uv(
     environment = make("torch>=2.6\ntorchvision>=0.21\ntimm\n")
     commands: list[Sequence[str]] = []
 
-    def run(self: Installation, command: Sequence[str], *_: object) -> tuple[int, str]:
+    def run(self: Packages, command: Sequence[str], *_: object) -> tuple[int, str]:
         commands.append(command)
         return int("uv" in command and "--torch-backend" in str(command) and not reachable), ""
 
     monkeypatch.setattr(installing, "graphics_cards", lambda: cards)
-    monkeypatch.setattr(Installation, "_run", run)
+    monkeypatch.setattr(Packages, "run", run)
     monkeypatch.setattr(Installation, "examine", lambda self: SimpleNamespace(ready=True))
     monkeypatch.setattr(sys, "platform", "linux")
     progress = Recorder()

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An existing Python, chosen by the user instead of the plugin's own environment."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from specdeepmap.core.environment.findings import REQUIREMENTS, Findings, examine
+from specdeepmap.core.environment.search import choice_file, chosen_python, environment_python
+from specdeepmap.core.errors import EnvironmentMissingError
+
+
+def choose(python: Path) -> Findings:
+    """Have an existing Python used from now on instead of the plugin's own environment.
+
+    Raises:
+        EnvironmentMissingError: if it lacks something; nothing is changed then.
+    """
+    found = Path(shutil.which(str(python)) or python).absolute()
+    if found.is_dir():  # a venv's, or conda's, folder
+        inside = (environment_python(found), found / "python.exe")
+        found = next((path for path in inside if path.is_file()), found)
+    findings = examine(found)
+    if not findings.ready:
+        raise EnvironmentMissingError(
+            f"{found} cannot be used: {' '.join(findings.problems)} Install what is missing there, from "
+            f"{REQUIREMENTS}, or choose another Python."
+        )
+    file = choice_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(f"{found}\n", encoding="utf-8")
+    part.replace(file)
+    return findings
+
+
+def forget_choice() -> Path | None:
+    """Use the plugin's own environment again; give the Python that had been chosen."""
+    chosen = chosen_python()
+    choice_file().unlink(missing_ok=True)
+    return chosen
