@@ -6,15 +6,18 @@
     python package.py zip
     python package.py link [--profile FOLDER]
 
-Needs the standard library only.
+Needs the standard library only; ``zip`` needs Sphinx, too, which builds the help pages.
 """
 
 from __future__ import annotations
 
 import argparse
 import configparser
+import importlib.util
 import os
+import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +28,9 @@ ROOT = Path(__file__).resolve().parent
 PLUGIN = "specdeepmap"
 EXTRAS = ("CHANGELOG.rst", "LICENSE", "metadata.txt", "requirements.txt")
 """Files of the repository that the plugin's folder in the zip holds, too."""
+
+HELP = "help"
+"""The folder in the plugin's that holds the help pages, which the dialogs' Help buttons open."""
 
 MOST_BYTES = 25_000_000
 """The plugin site takes no larger zip."""
@@ -39,14 +45,48 @@ def version(root: Path = ROOT) -> str:
     return metadata["general"]["version"]
 
 
-def make_zip(root: Path = ROOT, most_bytes: int = MOST_BYTES) -> Path:
+def build_pages(target: Path, root: Path = ROOT) -> Path:
+    """Build the help pages from ``docs``; the same sources and tools give the same bytes.
+
+    Args:
+        target: a folder that is made.
+        root: the checkout.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SystemExit: if Sphinx is missing, or finds faults.
+    """
+    if importlib.util.find_spec("sphinx") is None:
+        raise SystemExit(
+            f"The zip was not made: Sphinx, which builds its help pages, is missing in {sys.executable}. Run 'make "
+            "zip', which brings it along, or install what requirements-dev.txt names and try again."
+        )
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", cache]
+        # A fixed date and fixed hashes, so that no page and no index differs from one build to the next.
+        environ = {**os.environ, "SOURCE_DATE_EPOCH": "315532800", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
+        done = subprocess.run([*command, str(root / "docs"), str(target)], env=environ, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise SystemExit("The zip was not made: Sphinx found faults in docs/, which are named above.")
+    return target
+
+
+def make_zip(pages: Path, root: Path = ROOT, most_bytes: int = MOST_BYTES) -> Path:
     """Write ``dist/specdeepmap-<version>.zip``: one folder, links as real files, always the same bytes.
+
+    Args:
+        pages: the folder with the built help pages.
+        root: the checkout.
+        most_bytes: a larger zip is refused.
 
     Raises:
         SystemExit: if a file is missing, or the zip is too large for the plugin site.
     """
     files = {f"{PLUGIN}/{path.relative_to(root / PLUGIN).as_posix()}": path for path in _plugin_files(root)}
     files.update({f"{PLUGIN}/{name}": root / name for name in EXTRAS})
+    files.update({f"{PLUGIN}/{HELP}/{path.relative_to(pages).as_posix()}": path for path in _pages(pages)})
     missing = sorted(str(path) for path in files.values() if not path.is_file())
     if missing:
         raise SystemExit(f"The zip was not made: these files are missing: {', '.join(missing)}.")
@@ -71,12 +111,23 @@ def make_zip(root: Path = ROOT, most_bytes: int = MOST_BYTES) -> Path:
 
 
 def _plugin_files(root: Path) -> Iterator[Path]:
-    """List the plugin's files, without caches, hidden and half-written ones."""
+    """List the plugin's files, without caches, hidden and half-written ones, and help pages of another time."""
     for folder, names, files in os.walk(root / PLUGIN, followlinks=True):
         names[:] = [name for name in names if name != "__pycache__" and not name.startswith(".")]
+        if Path(folder) == root / PLUGIN:
+            names[:] = [name for name in names if name != HELP]
         for name in files:
             if not name.startswith(".") and not name.endswith((".pyc", ".part")):
                 yield Path(folder) / name
+
+
+def _pages(folder: Path) -> Iterator[Path]:
+    """List the help pages, without what Sphinx writes for itself and for other tools."""
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        of_no_use = any(part in ("_sources", "objects.inv") or part.startswith(".") for part in parts)
+        if path.is_file() and not of_no_use:
+            yield path
 
 
 def default_profile(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
@@ -112,7 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     linking = commands.add_parser("link", help="link this checkout into a QGIS profile")
     linking.add_argument("--profile", type=Path, help="the profile's folder; else QGIS's default profile")
     options = parser.parse_args(arguments)
-    made = make_zip() if options.command == "zip" else link(options.profile or default_profile())
+    if options.command == "zip":
+        with tempfile.TemporaryDirectory() as folder:
+            made = make_zip(build_pages(Path(folder) / "html"))
+    else:
+        made = link(options.profile or default_profile())
     sys.stdout.write(f"{made}\n")
     return 0
 

@@ -32,6 +32,7 @@ def general() -> configparser.SectionProxy:
         "author",
         "email",
         "qgisMinimumVersion",
+        "qgisMaximumVersion",
         "homepage",
         "repository",
         "tracker",
@@ -40,6 +41,8 @@ def general() -> configparser.SectionProxy:
         "tags",
         "hasProcessingProvider",
         "experimental",
+        "deprecated",
+        "server",
     ],
 )
 def test_required_key_is_filled_in(general: configparser.SectionProxy, key: str) -> None:

@@ -23,14 +23,20 @@ TITLES = [
     "TensorBoard Launcher",
     "Deep Learning Tester",
     "Deep Learning Mapper",
+    "",
+    "From labels to map",
+    "Train and map",
+    "",
+    "Set up deep-learning environment…",
 ]
+"""The entries of the menu; separators have no text."""
 
 
 class EnMAPBox:
     """What our application calls of it."""
 
     def __init__(self) -> None:
-        self.ui = None
+        self.ui: Any = None
         self.opened: list[tuple[str, dict[str, Any]]] = []
 
     def showProcessingAlgorithmDialog(self, algorithm: str, **options: Any) -> None:  # noqa: N802
@@ -54,10 +60,15 @@ def box(qgis: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[EnMAPBox]:
     sys.modules.pop("specdeepmap.enmapbox", None)
 
 
-def test_menu_has_the_six_algorithms_in_the_order_of_work(box: EnMAPBox) -> None:
+@pytest.fixture
+def application(box: EnMAPBox) -> Any:
+    (made,) = specdeepmap.enmapboxApplicationFactory(box)
+    return made
+
+
+def test_menu_has_algorithms_in_the_order_of_work_models_and_the_environment(application: Any, box: EnMAPBox) -> None:
     from qgis.PyQt.QtWidgets import QMenu
 
-    (application,) = specdeepmap.enmapboxApplicationFactory(box)
     assert (application.name, application.version) == ("SpecDeepMap", specdeepmap.__version__)
     assert application.licence == "GNU GPL-3"
     bar = QMenu()
@@ -66,14 +77,39 @@ def test_menu_has_the_six_algorithms_in_the_order_of_work(box: EnMAPBox) -> None
     assert not menu.icon().isNull()
     assert [action.menu() for action in bar.actions()] == [menu]
     assert [action.text() for action in menu.actions()] == TITLES
-    for action in menu.actions():
+    for action in menu.actions()[:-1]:
         action.trigger()
-    assert [name for name, _ in box.opened] == [f"specdeepmap:{name}" for name in NAMES]
+    wanted = [*NAMES, "from_labels_to_map", "train_and_map"]
+    assert [name for name, _ in box.opened] == [f"specdeepmap:{name}" for name in wanted]
     assert all(options.get("modal") is False for _, options in box.opened)
 
 
-def test_application_lists_no_processing_algorithms_twice(box: EnMAPBox) -> None:
-    (application,) = specdeepmap.enmapboxApplicationFactory(box)
+def test_every_entry_has_an_icon_of_its_kind(application: Any) -> None:
+    from qgis.PyQt.QtWidgets import QMenu
+
+    bar = QMenu()  # deletes its menus when it goes
+    entries = [action for action in application.menu(bar).actions() if not action.isSeparator()]
+    pictures = [action.icon().pixmap(16, 16).toImage() for action in entries]
+    assert not any(picture.isNull() for picture in pictures)
+    assert [pictures.index(picture) for picture in pictures] == [0, 1, 2, 3, 4, 5, 6, 6, 8], "models share theirs"
+
+
+def test_last_entry_opens_the_window_of_the_environment(
+    application: Any, box: EnMAPBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qgis.PyQt.QtWidgets import QMenu, QWidget
+
+    window = ModuleType("specdeepmap.gui.environment_dialog")
+    parents: list[Any] = []
+    window.open_dialog = parents.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, window.__name__, window)
+    box.ui = QWidget()
+    bar = QMenu()
+    application.menu(bar).actions()[-1].trigger()
+    assert parents == [box.ui]
+
+
+def test_application_lists_no_processing_algorithms_twice(application: Any) -> None:
     own = type(application).__dict__.get("processingAlgorithms")
     assert own is None or application.processingAlgorithms() == []
 
