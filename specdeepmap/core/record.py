@@ -9,8 +9,10 @@ cannot disagree. In messages a field ``tile_size`` is called ``TILE_SIZE``, as i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -23,8 +25,17 @@ from specdeepmap.core.errors import ConfigError, nearest
 _WHOLE = re.compile(r"[+-]?\d+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
+LARGEST = 2**63 - 1
+"""Of all whole numbers: files and libraries hold no larger ones."""
+
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxother, _SHOWN.maxstring = 2, 200, 200
+
 Options = Callable[[], Mapping[str, str]]
 """Gives the names of an option and the texts that a dialog shows for them."""
+
+_NAME = 100
+"""Characters of a wrong name in which the right one is looked for."""
 
 R = TypeVar("R", bound="Record")
 
@@ -82,6 +93,14 @@ def spec_of(field: dataclasses.Field[Any]) -> Spec | None:
     return field.metadata.get("spec")
 
 
+def shown(value: object) -> str:
+    """Show a value in a message, shortened: values from files may be megabytes long, or hold themselves many times."""
+    try:
+        return _SHOWN.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+
+
 def parse_number(name: str, value: object, whole: bool) -> int | float:
     """Read a number that may have been typed as text.
 
@@ -102,7 +121,7 @@ class Record:
     """A frozen dataclass that checks its fields and knows JSON."""
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = _hints(typing.cast(Any, type(self)))
         for field in dataclasses.fields(self):
             value = _coerced(field.name.upper(), getattr(self, field.name), hints[field.name])
             object.__setattr__(self, field.name, value)
@@ -132,12 +151,18 @@ class Record:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in values:
             if name not in fields:
-                raise ConfigError(f"There is no parameter '{name}'.{nearest(name, fields)}")
+                raise ConfigError(f"There is no parameter {shown(name)}.{nearest(str(name)[:_NAME], fields)}")
         for name, field in fields.items():
             has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
             if name not in values and not has_default:
                 raise ConfigError(f"{name.upper()} is missing; it has no default.")
         return cls(**values)
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    """Give the types of a class's fields; finding them out takes long."""
+    return typing.get_type_hints(typing.cast(Any, kind))
 
 
 def _coerced(name: str, value: Any, hint: Any) -> Any:
@@ -148,31 +173,56 @@ def _coerced(name: str, value: Any, hint: Any) -> Any:
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{name} is {value!r}; it must be a list.")
+            raise ConfigError(f"{name} is {shown(value)}; it must be a list.")
         item = typing.get_args(hint)[0]
         return tuple(_coerced(name, entry, item) for entry in value)
     if typing.get_origin(hint) is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is {value!r}; it must be an object of names and values.")
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"{name} is {shown(value)}; it must be an object of names and values.")
         return dict(value)
     if dataclasses.is_dataclass(hint):
-        kind = typing.cast(type[Any], hint)
-        if isinstance(value, kind):
-            return value
-        try:
-            return kind(**value)
-        except TypeError as error:
-            names = ", ".join(field.name for field in dataclasses.fields(kind))
-            raise ConfigError(f"{name} is {value!r}; it must be an object with {names}.") from error
+        return _made_of(name, value, typing.cast(type[Any], hint))
     if hint is Path:
-        if not isinstance(value, (str, Path)) or not str(value):
-            raise ConfigError(f"{name} is {value!r}; it must be a path.")
-        return Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
+            raise ConfigError(f"{name} is {shown(value)}; it must be a path.")
+        return Path(_text(name, str(value)))
+    return _simple(name, value, hint)
+
+
+def _made_of(name: str, value: Any, kind: type[Any]) -> Any:
+    """Make a dataclass of an object with its fields; those of a record are its own to check."""
+    if isinstance(value, kind):
+        return value
+    fields = [field.name for field in dataclasses.fields(kind)]
+    try:
+        if not issubclass(kind, Record):
+            hints = _hints(typing.cast(Any, kind))
+            value = {field: _coerced(f"{name}, {field}", entry, hints[field]) for field, entry in value.items()}
+        return kind(**value)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(f"{name} is {shown(value)}; it must be an object with {', '.join(fields)}.") from error
+
+
+def _simple(name: str, value: Any, hint: Any) -> Any:
+    """Check a text, a number or a flag."""
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return float(value)
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
-        return value
-    raise ConfigError(f"{name} is {value!r}; it must be {_NAMES.get(hint, hint)}.")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ConfigError(f"{name} is {shown(value)}; numbers this large cannot be used.")
+        return _text(name, value) if isinstance(value, str) else value
+    raise ConfigError(f"{name} is {shown(value)}; it must be {_NAMES.get(hint, hint)}.")
+
+
+def _text(name: str, value: str) -> str:
+    """Check that a text can be written: half of a character, which JSON and file names may hold, cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{name} is {shown(value)}; it holds characters that are no text. Type it again, or rename the file."
+        ) from error
+    return value
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -186,10 +236,13 @@ def check_value(name: str, value: Any, spec: Spec) -> None:
     """
     if spec.kind in ("raster", "text") and value == "":
         raise ConfigError(f"{name} is empty.")
+    if spec.kind in ("file_out", "raster_out", "vector_out") and not value.name:
+        raise ConfigError(f"{name} is '{value}', which names a folder; give the name of a file.")
     if spec.options is not None and value not in spec.options():
         known = spec.options()
         raise ConfigError(
-            f"{name} is '{value}', which does not exist.{nearest(str(value), known)} It can be: {', '.join(known)}."
+            f"{name} is {shown(value)}, which does not exist.{nearest(str(value)[:_NAME], known)} It can be: "
+            f"{', '.join(known)}."
         )
     if spec.kind not in ("integer", "number"):
         return

@@ -9,6 +9,7 @@ no index, is encoded as ``IGNORE_INDEX`` and can never be predicted.
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.errors import ConfigError
-from specdeepmap.core.record import Record
+from specdeepmap.core.record import Record, shown
 
 UNLABELLED = 0
 """The class value of a pixel that has no label."""
@@ -28,6 +29,12 @@ IGNORE_INDEX = 255
 # Colours that people with colour-blindness tell apart: Okabe & Ito 2008, "Color Universal Design",
 # without black, reordered so that the first two differ most.
 _PALETTE = ("#e69f00", "#0072b2", "#009e73", "#d55e00", "#56b4e9", "#f0e442", "#cc79a7")
+
+
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}([0-9a-fA-F]{2})?")
+"""Nothing else: colours go as they are into reports."""
+
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,25 @@ class ClassTable(Record):
     entries: tuple[ClassEntry, ...]
 
     def check(self) -> None:
-        """Sort the entries and check that the values are whole, unique and 1 to 255."""
+        """Sort the entries and check their colours, names, and that the values are unique and 1 to 255."""
         entries = tuple(sorted(self.entries, key=lambda entry: entry.value))
         object.__setattr__(self, "entries", entries)
         values = [entry.value for entry in entries]
         if len(set(values)) < len(values):
-            raise ConfigError(f"The class values {values} are not unique.")
+            raise ConfigError(f"The class values {shown(values)} are not unique.")
         wrong = [value for value in values if not 1 <= value <= 255]
         if wrong:
-            raise ConfigError(f"The class values {wrong} lie outside 1 to 255; 0 means unlabelled.")
+            raise ConfigError(f"The class values {shown(wrong)} lie outside 1 to 255; 0 means unlabelled.")
+        for entry in entries:
+            if not _COLOR.fullmatch(entry.color):
+                raise ConfigError(
+                    f"The colour of class {entry.value} is {shown(entry.color)}; it must be # and six hexadecimal "
+                    "digits, such as #0072b2."
+                )
+            if len(entry.name) > _LONGEST_NAME:
+                raise ConfigError(
+                    f"The name of class {entry.value} has {len(entry.name)} characters; {_LONGEST_NAME} are allowed."
+                )
 
     @classmethod
     def of(
@@ -69,8 +86,9 @@ class ClassTable(Record):
         names: Mapping[int, str] | None = None,
         colors: Mapping[int, str] | None = None,
     ) -> ClassTable:
-        """Make a table of values; 0 is left out, missing names and colours are filled in."""
-        names, colors = names or {}, colors or {}
+        """Make a table of values; 0 is left out, missing names and colours, and what is no colour, are filled in."""
+        names = names or {}
+        colors = {value: text for value, text in (colors or {}).items() if _COLOR.fullmatch(text)}
         wanted = sorted({int(value) for value in values} - {UNLABELLED})
         return cls(
             entries=tuple(

@@ -40,6 +40,8 @@ class Normalization(Record):
         finite = np.isfinite(self.mean).all() and np.isfinite(self.std).all()
         if not finite or min(self.std, default=1) <= 0:
             raise ConfigError("Band statistics must be finite, standard deviations above 0.")
+        if not 0 < self.scale < np.inf:
+            raise ConfigError(f"The scaler is {self.scale:g}; it must be a finite number greater than 0.")
 
     @classmethod
     def none(cls, count: int, scale: float = 1.0, bad: tuple[bool, ...] = ()) -> Normalization:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import platform
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -21,17 +22,37 @@ from typing import TYPE_CHECKING, Any
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.errors import CheckpointError, ConfigError
+from specdeepmap.core.learn.architectures import ARCHITECTURES, build_network
 from specdeepmap.core.learn.weightfile import LIGHTNING_KEY, read_tensors
-from specdeepmap.core.record import Record
+from specdeepmap.core.record import Record, shown
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from specdeepmap.core.learn.network import Network
 
 KEY = "specdeepmap"
 SCHEDULE_KEY = "specdeepmap_schedule"
 """Where a checkpoint to go on from keeps the state of the learning-rate schedule."""
 
 FORMAT = 1
+
+MOST_BANDS = 10_000
+
+LONGEST_SIDE = 2**14
+"""Of a chip, in pixels."""
+
+MOST_VALUES = 2**30
+"""Values in a chip of all bands: 4 GB."""
+
+LONGEST_TEXT = 10_000
+"""Characters of a text in a card."""
+
+MOST_ENTRIES = 10_000
+"""Values among the settings or metrics of a card, each counted as often as it stands there."""
+
+SPARE_NUMBERS = 2**20
+"""Numbers that a network may have before it is compared with its file."""
 
 _PREFIX = "network."
 _PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "lightning", "numpy", "GDAL")
@@ -79,6 +100,56 @@ class ModelCard(Record):
         """Give the card of a moment in the training, with its metrics and the time."""
         plain = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         return replace(self, metrics=plain, date=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def _check_usable(card: ModelCard) -> None:
+    """Check that the values of a card from a file fit together, and are such as a model has.
+
+    They decide how much memory is used.
+
+    Raises:
+        ConfigError: if not.
+    """
+    counts = (len(card.bands), len(card.wavelengths_nm), len(card.normalization.mean))
+    if len(set(counts)) > 1 or not 1 <= counts[0] <= MOST_BANDS:
+        raise ConfigError(
+            f"it has {counts[0]} bands, {counts[1]} wavelengths and {counts[2]} means; there must be as many of "
+            f"each, 1 to {MOST_BANDS}."
+        )
+    if not card.classes.entries:
+        raise ConfigError("it has no class.")
+    if any(nm is not None and not 0 < nm < math.inf for nm in card.wavelengths_nm):
+        raise ConfigError("a wavelength is not a finite number above 0.")
+    sides = card.chip_width, card.chip_height
+    if not (min(sides) >= 1 and max(sides) <= LONGEST_SIDE and math.prod(sides) * counts[0] <= MOST_VALUES):
+        raise ConfigError(f"its chips have {sides[0]} × {sides[1]} pixels and {counts[0]} bands; no model has.")
+    for name in ("settings", "metrics", "versions"):
+        _check_plain(name.upper(), getattr(card, name))
+    texts = (card.architecture, card.backbone, card.nodata, card.fingerprint, card.date)
+    if any(len(text) > LONGEST_TEXT for text in (*texts, *card.bands, *card.trained_on)):
+        raise ConfigError(f"it holds a text of more than {LONGEST_TEXT} characters.")
+
+
+def _check_plain(name: str, values: Mapping[str, Any]) -> None:
+    """Check that all that stands in settings or metrics is plain, and not too much.
+
+    Raises:
+        ConfigError: if not.
+    """
+    waiting: list[Any] = [values]
+    for _ in range(MOST_ENTRIES):
+        if not waiting:
+            return
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise ConfigError(f"{name} holds a text of more than {LONGEST_TEXT} characters.")
+        elif not isinstance(value, str | int | float | None):
+            raise ConfigError(f"{name} holds {shown(value)}; only texts and numbers are allowed.")
+    raise ConfigError(f"{name} holds more than {MOST_ENTRIES} values.")
 
 
 def chip_mark(name: str) -> str:
@@ -134,16 +205,78 @@ def parse_checkpoint(content: Any, path: Path, parameter: str) -> tuple[ModelCar
             "from the model folder of a training."
         )
     values = content[KEY]
-    if values.get("format") != FORMAT:
+    number = values.get("format")
+    if not isinstance(number, int) or number != FORMAT:
         raise CheckpointError(
-            f"{parameter} {path} has card format {values.get('format')}, and this version reads {FORMAT}. Update "
+            f"{parameter} {path} has card format {shown(number)}, and this version reads {FORMAT}. Update "
             "SpecDeepMap, or train the model again."
         )
     try:
         card = ModelCard.from_json(values)
+        _check_usable(card)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{parameter} {path} has a damaged model card: {error}") from error
-    state = content.get("state_dict")
+    if card.architecture not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{parameter} {path} has the architecture {shown(card.architecture)}, which this version does not know. "
+            "Update SpecDeepMap, or train the model again."
+        )
+    return card, _network_state(content.get("state_dict"), path, parameter)
+
+
+def _network_state(state: Any, path: Path, parameter: str) -> dict[str, Tensor]:
+    """Give the tensors of the network, without its prefix.
+
+    Raises:
+        CheckpointError: if there is anything but tensors.
+    """
+    import torch
+
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{parameter} {path} holds no weights.")
-    return card, {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
+    found = {name: tensor for name, tensor in state.items() if isinstance(name, str) and name.startswith(_PREFIX)}
+    if not all(isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided for tensor in found.values()):
+        raise CheckpointError(f"{parameter} {path} holds weights that are no numbers.")
+    return {name.removeprefix(_PREFIX): tensor for name, tensor in found.items()}
+
+
+def rebuild_network(card: ModelCard, state: Mapping[str, Tensor], path: Path, parameter: str = "CHECKPOINT") -> Network:
+    """Build the network that a card describes, with random weights, if the file can hold its weights.
+
+    A card of some bytes may describe the largest of all networks: it is given up as soon as it has more numbers
+    than the file.
+
+    Raises:
+        CheckpointError: if it has, or cannot be built here.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    here, most, made = threading.get_ident(), SPARE_NUMBERS + sum(tensor.numel() for tensor in state.values()), 0
+
+    def count(_: nn.Module, __: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        if parameter is not None and threading.get_ident() == here:
+            made += parameter.numel()
+            if made > most:
+                raise _TooLargeError
+
+    hook = register_module_parameter_registration_hook(count)
+    what = f"the network that its card describes ({shown(card.architecture)}, {shown(card.backbone)})"
+    try:
+        return build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
+    except _TooLargeError as error:
+        raise CheckpointError(
+            f"{parameter} {path}: the weights do not fit {what}: it has more numbers than the file. The file is "
+            "damaged, or was made with another version of segmentation-models-pytorch or timm."
+        ) from error
+    except (ConfigError, KeyError) as error:
+        raise CheckpointError(
+            f"{parameter} {path}: {what} cannot be built here. It was made with another version of SpecDeepMap, "
+            "segmentation-models-pytorch or timm; update them, or train the model again."
+        ) from error
+    finally:
+        hook.remove()
+
+
+class _TooLargeError(Exception):
+    """A network has more numbers than its file."""

@@ -19,12 +19,13 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from specdeepmap import __version__
 from specdeepmap.core.errors import ConfigError
@@ -35,6 +36,9 @@ TIMEOUT = 15.0
 
 ABANDONED = 60.0
 """Seconds after which a part that does not grow belongs to nobody."""
+
+LARGEST_FILE = 4_000_000_000
+"""Bytes of a download, at most; a server that sends without an end would fill the disk."""
 
 _BLOCK = 1 << 18
 _AGENT = {"User-Agent": f"SpecDeepMap/{__version__}"}
@@ -52,6 +56,16 @@ class _Answer:
 
 class _BrokenError(Exception):
     """A download that did not come to its end, with the reason."""
+
+
+class _OnTheWeb(urllib.request.HTTPRedirectHandler):
+    """Goes on to where a server points: on the web only, and from a safe connection to safe ones only."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        kinds = ("https",) if req.full_url.startswith("https:") else ("https", "http")
+        if urllib.parse.urlsplit(newurl).scheme not in kinds:
+            raise _BrokenError(f"the server points to {newurl[:200]}, which is no safe address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def cache_folder() -> Path:
@@ -200,7 +214,7 @@ def _receive(part: Path, url: str, progress: Progress) -> None:
     """Receive what a part lacks, or all where the server sends all.
 
     Raises:
-        _BrokenError: if the server sends less than it announced.
+        _BrokenError: if the server sends less than it announced, or more than any file has.
     """
     size: int | None = None
     told = -1
@@ -210,6 +224,10 @@ def _receive(part: Path, url: str, progress: Progress) -> None:
                 file.truncate(message.start)
                 file.seek(message.start)
                 size = message.size
+            if max(file.tell(), size or 0) > LARGEST_FILE:
+                file.truncate(0)
+                raise _BrokenError(f"the server sends more than {LARGEST_FILE / 1e9:g} GB")
+            if isinstance(message, _Answer):
                 continue
             file.write(message)
             megabytes = file.tell() // 1_000_000
@@ -226,7 +244,8 @@ def _sent(url: str, have: int) -> Iterator[_Answer | bytes]:
     """Give what a server sends: its answer first, then blocks."""
     wanted = {"Range": f"bytes={have}-"} if have else {}
     request = urllib.request.Request(url, headers={**_AGENT, **wanted})  # noqa: S310 - the addresses are ours
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:  # noqa: S310
+    opener = urllib.request.build_opener(_OnTheWeb)
+    with opener.open(request, timeout=TIMEOUT) as reply:
         announced = reply.headers.get("Content-Length", "")
         length = int(announced) if announced.isdecimal() else None
         resumed = reply.status == http.client.PARTIAL_CONTENT and reply.headers.get("Content-Range", "").startswith(

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import re
 import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdeepmap.core.errors import CheckpointError
+from specdeepmap.core.learn.inventory import ExcessError, ForeignError, take_inventory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +28,7 @@ _PICKLE_BYTES = 2**20
 
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
-    *(AssertionError, ArithmeticError, struct.error),
+    *(AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 """What reading a damaged file raises."""
 
@@ -40,8 +43,7 @@ def read_tensors(path: Path, parameter: str) -> Any:
 
     import torch
 
-    if not path.is_file():
-        raise CheckpointError(f"{parameter} {path} does not exist.")
+    _look(path, parameter)
     try:
         if path.suffix.lower() == ".safetensors":
             from safetensors import SafetensorError
@@ -51,8 +53,15 @@ def read_tensors(path: Path, parameter: str) -> Any:
                 return load_file(path)
             except SafetensorError as error:
                 raise CheckpointError(f"{parameter} {path} is damaged: {error}") from error
+        take_inventory(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except ExcessError as error:
+        raise CheckpointError(
+            f"{parameter} {path} describes more numbers than a file of its size can hold. It was not loaded, since it "
+            "could fill the memory: it is damaged, made to do harm, or packed once more by another program. Take the "
+            "file as PyTorch wrote it, or save it as safetensors."
+        ) from error
+    except (pickle.UnpicklingError, ForeignError) as error:
         if not _looks_pickled(path):
             raise CheckpointError(f"{parameter} {path} is no PyTorch file.") from error
         if _is_foreign_lightning(path):
@@ -70,6 +79,21 @@ def read_tensors(path: Path, parameter: str) -> Any:
         raise CheckpointError(
             f"{parameter} {path} cannot be read: it is damaged, cut off, or no PyTorch file."
         ) from error
+
+
+def _look(path: Path, parameter: str) -> None:
+    """Check that a file is there and may be read.
+
+    Raises:
+        CheckpointError: if not.
+    """
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"{parameter} {path} does not exist.")
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise CheckpointError(f"{parameter} {path} cannot be opened: {error.strerror}.") from error
 
 
 def named_tensors(content: Any, what: str) -> dict[str, Tensor]:
@@ -126,8 +150,6 @@ def _is_foreign_lightning(path: Path) -> bool:
     ``pickletools`` only lists what a pickle would do. Of what is damaged, that before the damage counts.
     """
     import pickletools
-    import zipfile
-    import zlib
 
     texts: set[object] = set()
     try:
@@ -136,6 +158,6 @@ def _is_foreign_lightning(path: Path) -> bool:
             with archive.open(name) as file:
                 head = file.read(_PICKLE_BYTES)
         texts.update(argument for _, argument, _ in pickletools.genops(head) if isinstance(argument, str))
-    except (*_DAMAGE, StopIteration, zipfile.BadZipFile, zlib.error):
+    except (*_DAMAGE, StopIteration):
         pass
     return LIGHTNING_KEY in texts and "specdeepmap" not in texts
