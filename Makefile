@@ -9,7 +9,7 @@ LABELS ?=
 DATA ?=
 CHECKPOINT ?=
 
-.PHONY: help setup demo test test-faults lint docs screenshots zip bench bench-data bench-train bench-map bench-tiles bench-accuracy clean
+.PHONY: help setup demo test test-faults lint docs screenshots zip bench bench-data bench-train bench-map bench-latency bench-tiles bench-accuracy clean
 
 help:
 	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
@@ -22,6 +22,7 @@ help:
 	@echo 'make bench-data  measure splitter and dataset maker'
 	@echo 'make bench-train  measure the trainer'
 	@echo 'make bench-map  measure the mapper'
+	@echo 'make bench-latency  measure how late QGIS answers while a network trains'
 	@echo 'make bench-tiles IMAGE=… CHECKPOINT=… LABELS=…  what the settings of the mapper cost and bring'
 	@echo 'make bench-accuracy DATA=…  train on a scene folder and score on its test labels'
 	@echo 'make zip    make a plugin zip in dist/'
@@ -63,6 +64,9 @@ bench-map: setup
 
 bench-tiles: setup
 	@$(PYTHON) benchmarks/tiles.py "$(IMAGE)" "$(CHECKPOINT)" "$(LABELS)"
+
+bench-latency: setup
+	@QT_XCB_GL_INTEGRATION=none SPECDEEPMAP_PYTHON="$$PWD/$(PYTHON)" xvfb-run --auto-servernum $(PYTHON) benchmarks/latency.py
 
 bench-data: setup
 	@$(PYTHON) benchmarks/data.py

@@ -15,7 +15,7 @@ _WITH_QGIS = ("algorithms", "gui")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests without QGIS first: once loaded, Processing has switched GDAL's exceptions on for good."""
-    items.sort(key=lambda item: item.path.parent.name in _WITH_QGIS)
+    items.sort(key=lambda item: item.path.parent.name in _WITH_QGIS or item.path.name == "test_soak.py")
 
 
 @pytest.fixture(scope="session")

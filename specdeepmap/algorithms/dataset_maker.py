@@ -3,8 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from qgis.core import QgsProcessingContext
+
 from specdeepmap.algorithms.base import Algorithm
-from specdeepmap.core.jobs import PrepareJob
+from specdeepmap.algorithms.styles import load_layer
+from specdeepmap.core.errors import ConfigError
+from specdeepmap.core.jobs import Job, PrepareJob, Result
+
+_INDEX = "tiles.gpkg"
 
 
 class DatasetMaker(Algorithm):
@@ -17,3 +25,30 @@ class DatasetMaker(Algorithm):
         "it on a folder of the Raster Splitter. Continue with the Deep Learning Trainer."
     )
     JOB = PrepareJob
+    TABLES = ("TRAIN_CSV", "VALIDATION_CSV", "TEST_CSV", "SUMMARY_CSV", "STATISTICS_CSV")
+    HANDS_ON = (("OUTPUT_FOLDER", "trainer", "DATASET_FOLDER"), ("TEST_CSV", "tester", "TEST_CSV"))
+
+    def job(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Job:
+        """Call the results after the folder."""
+        job = super().job(parameters, context)
+        self.subject = (job.output_folder or job.data_folder).name
+        return job
+
+    def check(self, job: Job, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
+        """Check that the folder holds what it must."""
+        for name in ("images", "labels"):
+            if not (job.data_folder / name).is_dir():
+                raise ConfigError(
+                    f"DATA_FOLDER {job.data_folder} holds no folder {name}/. Name the folder that the Raster Splitter "
+                    "wrote."
+                )
+        if job.split == "given" and not (job.data_folder / _INDEX).is_file():
+            raise ConfigError(
+                f"SPLIT is given, but DATA_FOLDER {job.data_folder} holds no {_INDEX}. Run the Raster Splitter, or "
+                "take another SPLIT."
+            )
+
+    def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:
+        """Have the split loaded; the tile index brings its style along."""
+        if result.tile_index is not None:
+            load_layer(context, result.tile_index, f"Split of {self.subject}", "TILE_INDEX")

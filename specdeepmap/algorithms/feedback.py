@@ -3,22 +3,37 @@
 
 from __future__ import annotations
 
+import re
+
 from qgis.core import QgsProcessingFeedback
 
 from specdeepmap.core.errors import Canceled
 from specdeepmap.core.progress import Progress
 
+_EPOCH = re.compile(r"Epoch \d+ of \d+: ")
+
 
 class FeedbackProgress(Progress):
-    """Report to a Processing feedback, and hear its cancel button."""
+    """Report to a Processing feedback, and hear its cancel button.
 
-    def __init__(self, feedback: QgsProcessingFeedback) -> None:
+    Args:
+        feedback: of the run.
+        windows: whether somebody looks at a progress bar.
+    """
+
+    def __init__(self, feedback: QgsProcessingFeedback, windows: bool = False) -> None:
         super().__init__()
-        self._feedback = feedback
+        self._feedback, self._windows = feedback, windows
 
     def info(self, text: str) -> None:
-        """Show a line in the log."""
-        self._feedback.pushInfo(text)
+        """Show a line in the log; an epoch's, which tells the time left, beside the progress bar, too.
+
+        What stands there the dialog writes into the log by itself; ``qgis_process`` does not.
+        """
+        if self._windows and _EPOCH.match(text):
+            self._feedback.setProgressText(text)
+        else:
+            self._feedback.pushInfo(text)
 
     def warning(self, text: str) -> None:
         """Show a warning in the log."""

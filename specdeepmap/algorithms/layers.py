@@ -1,26 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Layers: where their data lies, their classes, and how results are shown. Main thread only."""
+"""Layers: where their data lies, and their classes. Main thread only."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
-    QgsFillSymbol,
     QgsMapLayer,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
-    QgsProcessingFeedback,
-    QgsProcessingLayerPostProcessorInterface,
     QgsProcessingUtils,
     QgsProviderRegistry,
     QgsRasterLayer,
-    QgsRendererCategory,
     QgsVectorFileWriter,
     QgsVectorLayer,
 )
-from qgis.PyQt.QtGui import QColor
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry
 from specdeepmap.core.errors import ConfigError
@@ -104,48 +97,3 @@ def _category_entries(renderer: QgsCategorizedSymbolRenderer) -> tuple[ClassEntr
             label = category.label().strip()
             entries.append(ClassEntry(int(value), "" if label == str(value) else label, color))
     return tuple(entries)
-
-
-class ClassStyle(QgsProcessingLayerPostProcessorInterface):
-    """Show a class map, or polygons of one, with the names and colours of the classes.
-
-    Args:
-        entries: the classes.
-    """
-
-    _alive: ClassVar[list[ClassStyle]] = []  # QGIS keeps no reference
-
-    def __init__(self, entries: tuple[ClassEntry, ...]) -> None:
-        super().__init__()
-        self._entries = entries
-        self._alive.append(self)
-
-    def postProcessLayer(
-        self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback
-    ) -> None:
-        """Style the layer that was just loaded."""
-        if isinstance(layer, QgsRasterLayer):
-            classes = [
-                QgsPalettedRasterRenderer.Class(entry.value, QColor(entry.color), entry.name) for entry in self._entries
-            ]
-            layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), 1, classes))
-        elif isinstance(layer, QgsVectorLayer):
-            layer.setRenderer(QgsCategorizedSymbolRenderer("class_id", [_category(entry) for entry in self._entries]))
-        layer.triggerRepaint()
-
-
-def load_with(context: QgsProcessingContext, path: str, style: ClassStyle) -> None:
-    """Show a result with a style, where it is going to be loaded."""
-    if context.willLoadLayerOnCompletion(path):
-        context.layerToLoadOnCompletionDetails(path).setPostProcessor(style)
-
-
-def load_layer(context: QgsProcessingContext, path: str, name: str, output: str) -> None:
-    """Have a result loaded that no destination parameter asked for."""
-    if context.project() is not None:
-        context.addLayerToLoadOnCompletion(path, QgsProcessingContext.LayerDetails(name, context.project(), output))
-
-
-def _category(entry: ClassEntry) -> QgsRendererCategory:
-    symbol = QgsFillSymbol.createSimple({"color": entry.color, "outline_style": "no"})
-    return QgsRendererCategory(entry.value, symbol, entry.name)

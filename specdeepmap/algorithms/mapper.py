@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from qgis.core import QgsProcessingContext
 
 from specdeepmap.algorithms.base import Algorithm
-from specdeepmap.algorithms.layers import ClassStyle, load_with
+from specdeepmap.algorithms.styles import ClassStyle, RampStyle, show
 from specdeepmap.core.data.classes import AGREEMENT
 from specdeepmap.core.jobs import Job, PredictJob, Result
 
@@ -22,10 +25,29 @@ class Mapper(Algorithm):
         "checkpoint."
     )
     JOB = PredictJob
+    TABLES = ("SCORES_CSV", "CONFUSION_CSV")
+
+    def job(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Job:
+        """Call the results after the image."""
+        job = super().job(parameters, context)
+        self.subject = self.parameterAsRasterLayer(parameters, "IMAGE", context).name()
+        return job
 
     def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:
-        """Show map, polygons and error map in the colours of their classes."""
-        classes = {result.output: result.classes, result.vector: result.classes, result.error_map: AGREEMENT.entries}
-        for path, entries in classes.items():
+        """Show map, polygons and error map in the colours of their classes, and measures from lowest to highest."""
+        as_percent = job.probability_format == "percent"
+        most = math.log(max(len(result.classes), 2))
+        styles = {
+            "output": ClassStyle(result.classes),
+            "vector": ClassStyle(result.classes),
+            "confidence": RampStyle(1.0),
+            "probabilities": RampStyle(100.0, " %") if as_percent else RampStyle(1.0),
+            "margin": RampStyle(1.0),
+            "entropy": RampStyle(most, " nats"),
+            "error_map": ClassStyle(AGREEMENT.entries),
+        }
+        for rank, (name, style) in enumerate(reversed(styles.items()), 1):
+            path = getattr(result, name)
             if path is not None:
-                load_with(context, str(path), ClassStyle(entries))
+                label = self.parameterDefinition(name.upper()).description()
+                show(context, path, label, f"{label} of {self.subject}", style, rank)

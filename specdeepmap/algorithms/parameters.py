@@ -18,6 +18,7 @@ from qgis.core import (
     QgsProcessingOutputFile,
     QgsProcessingOutputFolder,
     QgsProcessingOutputHtml,
+    QgsProcessingOutputLayerDefinition,
     QgsProcessingOutputNumber,
     QgsProcessingOutputRasterLayer,
     QgsProcessingOutputString,
@@ -47,6 +48,9 @@ from specdeepmap.core.record import Spec, check_value, parse_number
 Field = dataclasses.Field[Any]
 
 _WIDGETS = "specdeepmap.algorithms.widgets"
+_DECIMALS = {"NODATA": 8, "SCALER": 6, "LEARNING_RATE": 8, "WEIGHT_DECAY": 6, "GRADIENT_CLIP": 4, "DURATION": 1}
+"""Digits behind the point in dialogs where two are not right; QGIS cuts off the others."""
+
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 OUTPUTS: dict[str, Callable[[str, str], QgsProcessingOutputDefinition]] = {
@@ -87,8 +91,11 @@ def read_value(
         ConfigError: if it cannot be read.
     """
     name = field.name.upper()
-    if spec.kind in _DESTINATIONS:
-        return _DESTINATIONS[spec.kind](algorithm, name, parameters, context) or None
+    if spec.kind in DESTINATIONS:
+        target = parameters.get(name)
+        if isinstance(target, QgsProcessingOutputLayerDefinition) and not target.sink.staticValue():
+            return None  # as batches give outputs that are not wanted; QGIS would expect a layer
+        return DESTINATIONS[spec.kind](algorithm, name, parameters, context) or None
     raw = parameters.get(name)
     if is_unset(raw):
         if field.default is dataclasses.MISSING:
@@ -115,10 +122,15 @@ def check_raw(name: str, raw: Any, spec: Spec) -> None:
     elif spec.kind == "choice":
         check_value(name, str(raw), spec)
     elif spec.kind == "flag":
-        _flag(name, raw)
+        read_flag(name, raw)
 
 
-def _flag(name: str, raw: Any) -> bool:
+def read_flag(name: str, raw: Any) -> bool:
+    """Read true or false, which may have been typed as text.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
     text = str(raw).strip().lower()
     if text not in (*_TRUE, *_FALSE):
         raise ConfigError(f"{name} is '{raw}'; it must be true or false.")
@@ -176,9 +188,7 @@ def _number(name: str, spec: Spec, field: Field) -> QgsProcessingParameterDefini
     if spec.maximum is not None:
         parameter.setMaximum(spec.maximum)
     if not whole:
-        # QGIS's 6 are too few for learning rates, and too many to read where both ends are known: percentages.
-        decimals = 8 if lowest is None or spec.maximum is None else 2
-        parameter.setMetadata({"widget_wrapper": {"decimals": decimals}})
+        parameter.setMetadata({"widget_wrapper": {"decimals": _DECIMALS.get(name, 2)}})
     return parameter
 
 
@@ -290,7 +300,7 @@ def _read_flag(
     raw = parameters[name]
     if isinstance(raw, QgsProperty):
         return algorithm.parameterAsBool(parameters, name, context)
-    return _flag(name, raw)
+    return read_flag(name, raw)
 
 
 def _read_extent(
@@ -334,7 +344,7 @@ _READERS: dict[str, Reader] = {
     "extent": _read_extent,
 }
 
-_DESTINATIONS: dict[str, Reader] = {
+DESTINATIONS: dict[str, Reader] = {
     "folder_out": lambda algorithm, name, parameters, context: algorithm.parameterAsString(parameters, name, context),
     "file_out": lambda algorithm, name, parameters, context: algorithm.parameterAsFileOutput(parameters, name, context),
     "raster_out": lambda algorithm, name, parameters, context: algorithm.parameterAsOutputLayer(

@@ -6,10 +6,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from qgis.core import QgsProcessingContext
+from qgis.core import QgsProcessingContext, QgsVectorLayer
 
 from specdeepmap.algorithms.base import Algorithm
-from specdeepmap.algorithms.layers import class_entries, load_layer
+from specdeepmap.algorithms.layers import class_entries
+from specdeepmap.algorithms.styles import load_layer
+from specdeepmap.core.errors import ConfigError, nearest
 from specdeepmap.core.jobs import Job, Result, TileJob
 
 
@@ -23,13 +25,32 @@ class RasterSplitter(Algorithm):
         "type, coordinate system, no-data, band names, wavelengths and class names. Continue with the Dataset Maker."
     )
     JOB = TileJob
+    HANDS_ON = (("OUTPUT_FOLDER", "datasetmaker", "DATA_FOLDER"),)
 
     def job(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Job:
-        """Add the class names and colours of the label layer."""
+        """Add the class names and colours of the label layer, and call the results after the image."""
         job = super().job(parameters, context)
+        self.subject = self.parameterAsRasterLayer(parameters, "IMAGE", context).name()
         layer = self.parameterAsLayer(parameters, "LABELS", context)
         return replace(job, classes=class_entries(layer, job.class_field))
 
+    def check(self, job: Job, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
+        """Check the class field of vectors."""
+        layer = self.parameterAsLayer(parameters, "LABELS", context)
+        if not isinstance(layer, QgsVectorLayer):
+            return
+        names = [field.name() for field in layer.fields()]
+        if job.class_field is None:
+            raise ConfigError(
+                f"CLASS_FIELD is not set, and LABELS {layer.name()} are vectors. Name the field with the class: "
+                f"{', '.join(names)}."
+            )
+        if job.class_field not in names:
+            raise ConfigError(
+                f"CLASS_FIELD is '{job.class_field}', which LABELS {layer.name()} does not have."
+                f"{nearest(job.class_field, names)} It has: {', '.join(names)}."
+            )
+
     def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:
         """Have the tile index loaded."""
-        load_layer(context, str(result.tile_index), "Chips", "TILE_INDEX")
+        load_layer(context, result.tile_index, f"Chips of {self.subject}", "TILE_INDEX")

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from qgis.core import QgsProcessingContext
+
 from specdeepmap.algorithms.base import Algorithm
-from specdeepmap.core.jobs import EvaluateJob
+from specdeepmap.core.jobs import EvaluateJob, Job
 
 
 class Tester(Algorithm):
@@ -17,3 +21,10 @@ class Tester(Algorithm):
         "confusion matrix over all labelled pixels. Use it after the Deep Learning Trainer."
     )
     JOB = EvaluateJob
+    TABLES = ("SCORES_CSV", "CONFUSION_CSV", "CHIP_SCORES_CSV")
+
+    def job(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Job:
+        """Call the results after the model."""
+        job = super().job(parameters, context)
+        self.subject = job.checkpoint.stem
+        return job

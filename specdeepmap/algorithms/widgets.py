@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from processing.gui.wrappers import DIALOG_MODELER, WidgetWrapper
+from processing.gui.wrappers import DIALOG_MODELER, WidgetWrapper, WidgetWrapperFactory, dialogTypes
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingModelChildParameterSource,
     QgsProcessingOutputString,
+    QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterString,
     QgsProcessingUtils,
@@ -21,10 +22,32 @@ from qgis.core import (
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import Qt
-from qgis.PyQt.QtWidgets import QComboBox, QCompleter
+from qgis.PyQt.QtWidgets import QComboBox, QCompleter, QLabel
 
 
-class ChoiceWidgetWrapper(WidgetWrapper):
+class _OwnWidgetWrapper(WidgetWrapper):
+    """A wrapper whose label tells what QGIS's own labels do when the mouse rests on them."""
+
+    def createLabel(self) -> QLabel | None:
+        """Make the label."""
+        label = super().createLabel()
+        if label is not None:
+            label.setToolTip(self.parameterDefinition().toolTip())
+        return label
+
+
+class HandedOnWidget:
+    """QGIS's own widget, with the value that an earlier step handed on; a model is made anew and gets none."""
+
+    def __new__(cls, parameter: QgsProcessingParameterDefinition, dialog: Any, row: int = 0, column: int = 0) -> Any:
+        """Make the widget that QGIS would have made."""
+        parameter.setMetadata({})
+        if dialogTypes.get(type(dialog).__name__) == DIALOG_MODELER:
+            parameter.setGuiDefaultValueOverride(None)
+        return WidgetWrapperFactory.create_wrapper(parameter, dialog, row, column)
+
+
+class ChoiceWidgetWrapper(_OwnWidgetWrapper):
     """A list of readable texts whose values are names."""
 
     def createWidget(self, pairs: list[list[str]]) -> QComboBox:
@@ -46,7 +69,7 @@ class ChoiceWidgetWrapper(WidgetWrapper):
         return self.widget.currentData()
 
 
-class SuggestionWidgetWrapper(WidgetWrapper):
+class SuggestionWidgetWrapper(_OwnWidgetWrapper):
     """A text that can be typed, with suggestions that are searched while typing."""
 
     def createWidget(self, suggestions: list[str]) -> QComboBox:
@@ -74,7 +97,7 @@ class SuggestionWidgetWrapper(WidgetWrapper):
         return text if index < 0 else self.widget.itemData(index)
 
 
-class FieldWidgetWrapper(WidgetWrapper):
+class FieldWidgetWrapper(_OwnWidgetWrapper):
     """A list of the fields of a layer that is chosen in another widget; empty for a raster."""
 
     def createWidget(self, layer: str) -> QComboBox:

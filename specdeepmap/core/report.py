@@ -271,7 +271,7 @@ class _Frame:
 
 
 def _swatch(color: str) -> str:
-    return f'<span class="swatch" style="background:{color}"></span>'
+    return f'<span class="swatch" style="background:{html.escape(color)}"></span>'
 
 
 def _shaded(count: int, total: int) -> str:

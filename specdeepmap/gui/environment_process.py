@@ -70,7 +70,8 @@ class EnvironmentProcess(QObject):
             patience.start(_GRACE_MS)
 
     def stop(self) -> None:
-        """Stop the command and wait for its end: QGIS closes, or the plugin goes."""
+        """Stop the command and wait for its end, and say no more: QGIS closes, or the plugin goes."""
+        self.blockSignals(True)
         process = self._process
         if process is not None:
             process.closeWriteChannel()

@@ -462,7 +462,7 @@ def stock(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_stock_qgis_lists_the_six_and_cuts_and_splits_chips(chain: Chain, tmp_path: Path) -> None:
     listed = json.loads(stock(tmp_path, "--json", "list").stdout)["providers"]["specdeepmap"]["algorithms"]
-    assert set(listed) == {f"specdeepmap:{name}" for name in NAMES}
+    assert set(listed) == {f"specdeepmap:{name}" for name in (*NAMES, "from_labels_to_map", "train_and_map")}
     data = tmp_path / "data"
     chips = [f"{name}={value}" for name, value in CHIPS.items()]
     places = [f"IMAGE={chain.image}", f"LABELS={chain.labels}", f"OUTPUT_FOLDER={data}"]

@@ -429,15 +429,31 @@ def test_bad_value_is_told_in_a_message_before_anything_runs(
     assert told == ["SCALER is 0; it must be greater than 0."]
 
 
-def test_values_that_do_not_fit_together_are_told_in_the_log(open_dialog: Callable[[str], Any], tmp_path: Path) -> None:
-    from qgis.PyQt.QtWidgets import QTextEdit
+def test_values_that_do_not_fit_together_are_told_before_anything_runs(
+    open_dialog: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qgis.PyQt.QtWidgets import QMessageBox
 
+    told: list[str] = []
+    monkeypatch.setattr(QMessageBox, "warning", lambda *arguments: told.append(arguments[2]))
     dialog = open_dialog("datasetmaker")
     dialog.setParameters({"DATA_FOLDER": str(tmp_path), "TRAIN_PERCENT": 100})
+    dialog.runAlgorithm()
+    assert [text.split(";")[0] for text in told] == ["TRAIN_PERCENT, VALIDATION_PERCENT and TEST_PERCENT add up to 120"]
+    assert not dialog.wasExecuted()
+
+
+def test_what_only_the_files_tell_is_told_in_the_log(open_dialog: Callable[[str], Any], tmp_path: Path) -> None:
+    from qgis.PyQt.QtWidgets import QTextEdit
+
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    dialog = open_dialog("datasetmaker")
+    dialog.setParameters({"DATA_FOLDER": str(tmp_path)})
     outcome = Outcome(dialog)
     dialog.runAlgorithm()
     wait(lambda: outcome.ended, 20)
     assert not outcome.ok
     log = dialog.findChild(QTextEdit, "txtLog").toPlainText()
-    assert "TRAIN_PERCENT, VALIDATION_PERCENT and TEST_PERCENT add up to 120" in log
+    assert "holds no chip" in log
     assert "Traceback" not in log

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.bandstatistics import BandStatistics
 from specdeepmap.core.data.census import Census
+from specdeepmap.core.data.dataset import CSV_NAMES, STATISTICS_NAME, SUMMARY_NAME
 from specdeepmap.core.data.splits import LEFT_OUT, SPLIT_NAMES, Assignment
 from specdeepmap.core.report import Box, Report
 
@@ -70,6 +71,9 @@ def write_report(
     if statistics is not None:
         report.heading("Bands (training chips, scaled values)")
         _add_bands(report, statistics)
+    report.heading("Files")
+    files = (*CSV_NAMES.values(), SUMMARY_NAME, *([] if statistics is None else [STATISTICS_NAME]))
+    report.links({name: name for name in files})  # they lie beside the page
     return report.html()
 
 

@@ -98,8 +98,8 @@ def _write_rows(path: Path, records: Sequence[TileRecord], earlier: Path | None,
         shutil.copyfile(earlier, path)
         dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
         layer = _layer(dataset, earlier)
-        quoted = source.replace("'", "''")
-        dataset.ExecuteSQL(f"DELETE FROM {LAYER} WHERE source = '{quoted}'")  # noqa: S608 - quoted above
+        for number in [feature.GetFID() for feature in layer if feature["source"] == source]:
+            layer.DeleteFeature(number)
     else:
         dataset = ogr.GetDriverByName("GPKG").CreateDataSource(str(path))
         crs = records[0].grid.crs if records else ""
@@ -173,7 +173,9 @@ def _complaint(change: Callable[[], None]) -> str:
     gdal.ErrorReset()
     try:
         change()
-    except (RuntimeError, OSError, AttributeError) as error:  # AttributeError: GDAL gave None
+    except AttributeError:  # GDAL gave None
+        return str(gdal.GetLastErrorMsg()) or "GDAL cannot make it; is its path longer than 500 characters?"
+    except (RuntimeError, OSError) as error:
         return str(error)
     return str(gdal.GetLastErrorMsg()) if gdal.GetLastErrorType() >= gdal.CE_Failure else ""
 

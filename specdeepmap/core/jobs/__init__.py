@@ -19,6 +19,7 @@ from specdeepmap.core.jobs.prepare import PrepareJob, PrepareResult
 from specdeepmap.core.jobs.tensorboard import TensorBoardJob, TensorBoardResult
 from specdeepmap.core.jobs.tile import TileJob, TileResult
 from specdeepmap.core.jobs.train import TrainJob, TrainResult
+from specdeepmap.core.record import shown
 
 __all__ = [
     "JOBS",
@@ -55,5 +56,5 @@ def job_from_json(values: Mapping[str, Any]) -> Job:
         raise ConfigError('A job file must hold one JSON object: {"job": "train", …}.')
     verb = str(values.get("job", ""))
     if verb not in JOBS:
-        raise ConfigError(f"job is '{verb}'.{nearest(verb, JOBS)} It can be: {', '.join(JOBS)}.")
+        raise ConfigError(f"job is {shown(verb)}.{nearest(verb, JOBS)} It can be: {', '.join(JOBS)}.")
     return JOBS[verb].from_json({name: value for name, value in values.items() if name != "job"})

@@ -26,6 +26,7 @@ CHECKPOINT_HELP = (
 ANY_FILES = ";;All files (*)"
 CSV_FILES = "CSV files (*.csv *.CSV)" + ANY_FILES
 CHECKPOINT_FILES = "Checkpoints (*.ckpt *.CKPT)" + ANY_FILES
+HTML_FILES = "HTML files (*.html *.HTML *.htm *.HTM)" + ANY_FILES
 
 
 @dataclass(frozen=True, kw_only=True)

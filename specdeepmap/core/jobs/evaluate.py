@@ -10,11 +10,11 @@ from typing import ClassVar
 from specdeepmap.core.environment import TORCH_MODULES
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs.base import (
-    ANY_FILES,
     CHECKPOINT_FILES,
     CHECKPOINT_HELP,
     CSV_FILES,
     DEVICE_HELP,
+    HTML_FILES,
     PRECISION_HELP,
     Job,
     Result,
@@ -75,7 +75,7 @@ class EvaluateJob(Job):
     scores_csv: Path = ask(
         "file_out",
         "Score table",
-        "IoU, precision, recall, F1 and pixel count of each class, and the mean IoU, as CSV.",
+        "IoU, precision, recall, F1 (each 0 to 1) and pixel count of each class, and the mean IoU, as CSV.",
         files=CSV_FILES,
         suffix="csv",
     )
@@ -101,7 +101,7 @@ class EvaluateJob(Job):
     prediction_folder: Path | None = ask(
         "folder_out",
         "Folder for predictions",
-        "Write the predicted classes of each chip as <chip>_prediction.tif. Default: not written.",
+        "Write the predicted classes of each chip as CHIP_prediction.tif. Default: not written.",
         None,
     )
 
@@ -112,7 +112,7 @@ class EvaluateJob(Job):
         "model's confidence can be trusted, and the worst and the best chips. Default: beside the score table, its "
         "name with _report.",
         None,
-        files="HTML files (*.html *.HTML)" + ANY_FILES,
+        files=HTML_FILES,
         suffix="html",
     )
 

@@ -131,7 +131,7 @@ class PredictJob(Job):
     tile_size: int = ask(
         "integer",
         "Tile size (pixels, 0 = automatic)",
-        "Width and height of the tiles the image is mapped in. Default: 0 = auto: up to 512 pixels where the network "
+        "Width and height of the tiles the image is mapped in. Default: 0 = auto: up to 576 pixels where the network "
         "sees only the surroundings of a pixel (U-Net, U-Net++, LinkNet with ResNet-like backbones, the compact "
         "networks), otherwise the chip size of the model.",
         0,

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from specdeepmap.core.data.options import SPLITS
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs.base import Job, Result
-from specdeepmap.core.record import ask, made, titles
+from specdeepmap.core.record import Spec, ask, made, titles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class PrepareResult(Result):
     test_csv: Path = made("file", "Test files")
     summary_csv: Path = made("file", "Class summary")
     statistics_csv: Path | None = made("file", "Band statistics")
+    tile_index: Path | None = field(default=None, metadata={"spec": Spec("vector", "Split map", "")})
     report: Path = made("html", "Report")
 
 
@@ -91,12 +92,13 @@ class PrepareJob(Job):
     )
     scaler: float | None = ask(
         "number",
-        "Scaler",
+        "Scaler (image units)",
         "Divides all image values, for example 10000 to turn stored integers into reflectance. It is "
         "recorded, and applied in training and prediction. Default: not set, values stay as they are; "
         "not needed when the bands are normalised.",
         None,
         above=0,
+        maximum=500000,
     )
     statistics: bool = ask(
         "flag",

@@ -45,9 +45,10 @@ class TensorBoardJob(Job):
     duration: float = ask(
         "number",
         "Duration (seconds, 0 = until QGIS closes)",
-        "Stop the server after this many seconds; the algorithm waits that long. Default: 0: in QGIS the "
-        "server runs on until QGIS closes; in qgis_process it stays in the foreground until Ctrl-C.",
+        "Stop the server after this many seconds, a week at most; the algorithm waits that long. Default: 0: in QGIS "
+        "the server runs on until QGIS closes; in qgis_process it stays in the foreground until Ctrl-C.",
         0.0,
         minimum=0,
+        maximum=604800,
         advanced=True,
     )

@@ -111,7 +111,7 @@ class TileJob(Job):
     )
     nodata: float | None = ask(
         "number",
-        "No-data value of the image",
+        "No-data value of the image (image units)",
         "Overrides the image's own no-data value, in image units. Default: not set, the image's own. Set "
         "it when the image marks missing pixels by a value that its file does not declare.",
         None,

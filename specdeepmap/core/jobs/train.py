@@ -75,7 +75,7 @@ class TrainJob(Job):
         "Encoder weights from disk (pth, pt, ckpt, bin or safetensors), instead of a download. Default: "
         "not set. Only tensors are read from the file; it cannot run code.",
         None,
-        files="Weights (*.pth *.pt *.ckpt *.bin *.safetensors)" + ANY_FILES,
+        files="Weights (*.pth *.PTH *.pt *.PT *.ckpt *.CKPT *.bin *.BIN *.safetensors *.SAFETENSORS)" + ANY_FILES,
         advanced=True,
     )
     init_checkpoint: Path | None = ask(
@@ -237,6 +237,7 @@ class TrainJob(Job):
         "architectures; the log says which. Lower it when the loss jumps or becomes NaN.",
         None,
         above=0,
+        maximum=100,
     )
     lr_finder: bool = ask(
         "flag",
@@ -270,6 +271,7 @@ class TrainJob(Job):
         "Pulls weights towards 0, against overfitting. Default: 0.01, which suits adamw; with adam take 0.",
         0.01,
         minimum=0,
+        maximum=10,
         advanced=True,
     )
     gradient_clip: float = ask(
@@ -278,6 +280,7 @@ class TrainJob(Job):
         "Longer gradients are cut to this, against jumps of the loss. Default: 0 = they are not. Try 1.",
         0.0,
         minimum=0,
+        maximum=100000,
         advanced=True,
     )
     scheduler: str = ask(
@@ -342,13 +345,13 @@ class TrainJob(Job):
     log_folder: Path | None = ask(
         "folder_out",
         "Log folder (if skipped: in the dataset folder)",
-        "Where the TensorBoard logs are written. Default: empty, runs/<date-time>/logs in the dataset folder.",
+        "Where the TensorBoard logs are written. Default: empty, runs/DATE_TIME/logs in the dataset folder.",
         None,
     )
     model_folder: Path | None = ask(
         "folder_out",
         "Model folder (if skipped: in the dataset folder)",
-        "Where the checkpoints are written. Default: empty, runs/<date-time>/models in the dataset folder.",
+        "Where the checkpoints are written. Default: empty, runs/DATE_TIME/models in the dataset folder.",
         None,
     )
 

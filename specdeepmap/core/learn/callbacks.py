@@ -17,6 +17,7 @@ from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.learn.segmenter import Segmenter
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.report import duration
+from specdeepmap.core.staging import write_whole
 
 COLUMNS = ("epoch", "train_loss", "train_iou", "val_loss", "val_iou", "lr", "seconds")
 
@@ -109,8 +110,7 @@ class Journal(Callback):
         segmenter.finish_epoch(row["val_loss"] if trainer.enable_validation else row["train_loss"])
         self.rows.append(row)
         if trainer.is_global_zero:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerow(_texts(row))
+            write_history(self.path, self.rows)
         self._show(row)
         self._log(trainer, segmenter, row)
 
@@ -165,11 +165,15 @@ class Patience(Callback):
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Write the history table."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(_texts(row) for row in rows)
+    """Write the history table: as a whole, since a training goes on from it after an interruption."""
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(_texts(row) for row in rows)
+
+    write_whole(path, write)
 
 
 def read_history(path: Path) -> list[Row]:

@@ -119,7 +119,7 @@ def reachable(url: str, progress: Progress, timeout: float = 8.0) -> bool:
     def ask() -> Iterator[bool]:
         request = urllib.request.Request(url, headers=_AGENT, method="HEAD")  # noqa: S310 - no user's address
         try:
-            with urllib.request.urlopen(request, timeout=timeout):  # noqa: S310
+            with urllib.request.build_opener(_OnTheWeb).open(request, timeout=timeout):
                 yield True
         except urllib.error.HTTPError as error:
             error.close()

@@ -96,6 +96,15 @@ class Shuffle(lightning.Callback):
             loader.epoch = segmenter.epoch
 
 
+class _Logger(TensorBoardLogger):
+    """Write logs into the very folder that is named; Lightning takes ``$`` and ``~`` in it for variables."""
+
+    @property
+    def log_dir(self) -> str:
+        """The folder."""
+        return str(self.root_dir)
+
+
 def fit(
     segmenter: Segmenter,
     feed: Feed,
@@ -134,7 +143,7 @@ def fit(
         max_epochs=epochs - segmenter.first_epoch,
         gradient_clip_val=clip or None,
         callbacks=[Shuffle(), *callbacks],
-        logger=TensorBoardLogger(str(log_folder), name="", version=""),
+        logger=_Logger(str(log_folder), name="", version="", default_hp_metric=False),
         plugins=[writer, *([SLURMEnvironment(auto_requeue=False)] if _on_slurm() else [])],
         limit_val_batches=None if validating else 0,
         enable_checkpointing=False,

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from specdeepmap.core.data.classes import IGNORE_INDEX, UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair
-from specdeepmap.core.data.labels import LabelRaster
+from specdeepmap.core.data.labels import LabelRaster, check_one_band
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.parallel import in_threads
 from specdeepmap.core.data.raster import Raster
@@ -66,6 +66,7 @@ def load_chip(pair: ChipPair, normalization: Normalization) -> LoadedChip:
         )
     window = raster.whole
     labels_raster = Raster.open(pair.label)
+    check_one_band(labels_raster, "The label chip")
     if labels_raster.whole != window:
         raise DatasetError(f"{pair.image} and {pair.label} differ in size. Run the Raster Splitter again.")
     # Chips of a pair lie on each other pixel by pixel, whatever their georeference says.

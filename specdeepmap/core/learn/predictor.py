@@ -14,10 +14,10 @@ from torch import Tensor
 from specdeepmap.core.data.classes import IGNORE_INDEX
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import even_tile
-from specdeepmap.core.errors import CheckpointError, ConfigError, DeviceError, RasterError
-from specdeepmap.core.learn.architectures import build_network, sees_locally
+from specdeepmap.core.errors import CheckpointError, DeviceError, RasterError
+from specdeepmap.core.learn.architectures import sees_locally
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_values
-from specdeepmap.core.learn.checkpoint import load_checkpoint
+from specdeepmap.core.learn.checkpoint import load_checkpoint, rebuild_network
 from specdeepmap.core.learn.fitting import Hardware
 from specdeepmap.core.learn.fusion import fused
 from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, reuse_memory
@@ -61,14 +61,7 @@ class Predictor:
         self._turns = range(8) if turns else range(1)
         self._fitting: int | None = None  # images at a time, once more of them did not fit into the memory
         card = self.card
-        try:
-            network = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
-        except (ConfigError, KeyError) as error:
-            raise CheckpointError(
-                f"CHECKPOINT {checkpoint}: the network that its card describes ({card.architecture}, {card.backbone}) "
-                "cannot be built here. It was made with another version of SpecDeepMap, segmentation-models-pytorch "
-                "or timm; update them, or train the model again."
-            ) from error
+        network = rebuild_network(card, state, checkpoint)
         try:
             network.load_state_dict(state)
         except RuntimeError as error:

@@ -21,6 +21,7 @@ from specdeepmap.core.learn.checkpoint import ModelCard
 from specdeepmap.core.report import Point, Report, duration
 
 REPORT_NAME = "training_report.html"
+HISTORY_NAME = "history.csv"
 
 TRAIN, VALIDATION, LINEAR, MAJORITY = "#0072b2", "#e69f00", "#009e73", "#999999"
 
@@ -99,6 +100,8 @@ def make_page(story: TrainingStory) -> str:
     report.table(("Parameter", "Value"), settings)
     report.heading("Versions")
     report.table(("Software", "Version"), list(story.card.versions.items()))
+    report.heading("Files")
+    report.links(_files(story))
     return report.html()
 
 
@@ -214,6 +217,15 @@ def _add_dataset(report: Report, story: TrainingStory) -> None:
     entries = card.classes.entries
     rows = [(entry.name, entry.value, *(row[k] for row in counted)) for k, entry in enumerate(entries)]
     report.table(header, rows, [entry.color for entry in entries])
+
+
+def _files(story: TrainingStory) -> dict[str, str]:
+    """Give what lies beside the page."""
+    files = {"History of the epochs": HISTORY_NAME}
+    if story.checkpoint:
+        files["Best checkpoint"] = story.checkpoint
+        files["Its model card, to read"] = f"{Path(story.checkpoint).stem}.json"
+    return files
 
 
 def _number(value: float) -> str:

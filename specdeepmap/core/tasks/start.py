@@ -27,6 +27,7 @@ from specdeepmap.core.learn.checkpoint import (
     ModelCard,
     load_checkpoint,
     parse_checkpoint,
+    rebuild_network,
 )
 from specdeepmap.core.learn.keeping import LAST_NAME
 from specdeepmap.core.learn.network import Network
@@ -234,8 +235,10 @@ class Beginning:
                     f"INIT_CHECKPOINT: {name.upper()} is {mine or 'none'}, as in the model; {wanted} is not used."
                 )
         self.progress.info("INIT_CHECKPOINT: scaling and band statistics are those of the model.")
-        network = build_network(card.architecture, card.backbone, self._bands, len(self.dataset.classes))
+        network = rebuild_network(card, state, path, "INIT_CHECKPOINT")
         same = same_classes(card.classes, self.dataset.classes)
+        if not same:
+            network = build_network(card.architecture, card.backbone, self._bands, len(self.dataset.classes))
         warn_of_other_bands(card, self.chip, "INIT_CHECKPOINT", self.progress)
         wanted_state = network.state_dict()
         taken = {
@@ -270,10 +273,10 @@ class Beginning:
         content = read_tensors(path, "RESUME:")
         card, state = parse_checkpoint(content, path, "RESUME:")
         optimizers, schedule = content.get("optimizer_states"), content.get(SCHEDULE_KEY)
-        if not optimizers or schedule is None:
+        if not optimizers or not isinstance(optimizers, list) or not isinstance(schedule, dict):
             raise CheckpointError(f"RESUME: {path} holds no state to go on from. Train without RESUME.")
         self._check_same(card, folder)
-        done = int(card.metrics["epoch"]) + 1
+        done = int(card.metrics.get("epoch") or 0) + 1
         rows = [row for row in read_history(folder / "history.csv") if row["epoch"] < done]
         if len(rows) != done:
             raise DatasetError(f"RESUME: history.csv in {folder} has {len(rows)} rows for {done} epochs. Train anew.")
@@ -281,8 +284,11 @@ class Beginning:
             raise ConfigError(
                 f"RESUME: the run in {folder} has done its {done} epochs. Raise EPOCHS above {done} to train further."
             )
-        network = build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
-        network.load_state_dict(state)
+        network = rebuild_network(card, state, path, "RESUME:")
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"RESUME: the weights in {path} do not fit its network. Train anew.") from error
         frozen = str(card.settings.get("frozen", ""))
         if frozen:
             network.freeze_encoder(first_layer=frozen == ALL)

@@ -9,9 +9,10 @@ import os
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from tensorboard import manager, program, version
 
@@ -21,14 +22,15 @@ from specdeepmap.core.progress import Progress
 
 HOST = "127.0.0.1"
 _TRIES = 100
-_ANSWER_SECONDS = 60
+_ANSWER_SECONDS, _CURVE_SECONDS = 60, 5
+"""How long to wait for the page, and then for curves on it: a training that has just begun has none."""
 
 
 def serve(job: TensorBoardJob, progress: Progress) -> TensorBoardResult:
     """Start a server on the log folder, in a thread of this process, and wait until it answers.
 
     The server lives as long as this process, which ``__main__`` keeps alive. One that already runs on the same
-    folder is used instead.
+    folder is used instead; the progress is then canceled, since there is nothing to stay alive for.
 
     Raises:
         ConfigError: if the folder holds no logs, or no port is free.
@@ -39,13 +41,11 @@ def serve(job: TensorBoardJob, progress: Progress) -> TensorBoardResult:
         url = f"http://{HOST}:{known.port}/"
         if known.logdir == folder and _serves(url, folder):
             progress.info("TensorBoard runs on this folder already.")
+            progress.cancel()
             return TensorBoardResult(url=url, port=known.port)
-    port = free_port(job.port)
+    port = _launch(folder, job.port)
     if job.port and port != job.port:
         progress.info(f"Port {job.port} is taken; using {port}.")
-    board = program.TensorBoard()
-    board.configure(argv=["tensorboard", "--logdir", folder, "--host", HOST, "--port", str(port)])
-    board.launch()
     url = f"http://{HOST}:{port}/"
     _wait(url, progress)
     _announce(folder, port)
@@ -63,8 +63,27 @@ def check_logs(folder: Path) -> None:
     if next(folder.rglob("*tfevents*"), None) is None:
         raise ConfigError(
             f"LOG_FOLDER {folder} holds no TensorBoard logs (no file named *tfevents*). Name the log folder of a "
-            "training, by default runs/<date-time>/logs in the dataset folder."
+            "training, by default runs/<date-time>/logs in the dataset folder. A training that has only just begun "
+            "writes them with its first epoch."
         )
+
+
+def _launch(folder: str, wanted: int) -> int:
+    """Start the server and give its port.
+
+    Raises:
+        ConfigError: if no port is free.
+    """
+    while True:
+        port = free_port(wanted)
+        board = program.TensorBoard()
+        board.configure(argv=["tensorboard", "--logdir", folder, "--host", HOST, "--port", str(port)])
+        try:
+            board.launch()
+        except program.TensorBoardPortInUseError:  # somebody took it in between
+            wanted = port + 1 if wanted else 0
+        else:
+            return port
 
 
 def free_port(wanted: int) -> int:
@@ -82,31 +101,40 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise ConfigError(f"PORT {wanted} and the next {_TRIES - 1} are taken. Give another PORT, or 0 for any free one.")
+    raise ConfigError(
+        f"PORT {wanted} and the next {_TRIES - 1} are taken, or reserved for the system as those below 1024 are. Give "
+        "another PORT, or 0 for any free one."
+    )
 
 
 def _serves(url: str, folder: str) -> bool:
     """Tell whether a TensorBoard shows this folder; the note of a dead one may lead to another's port."""
-    try:
-        with urllib.request.urlopen(f"{url}data/environment", timeout=2) as page:  # noqa: S310 - an address of our own
-            return bool(json.load(page).get("data_location") == folder)
-    except (urllib.error.URLError, OSError, ValueError, AttributeError):  # nobody, or no TensorBoard
-        return False
+    environment = _read(f"{url}data/environment")
+    return isinstance(environment, dict) and environment.get("data_location") == folder
 
 
-def _answers(url: str) -> bool:
+def _read(url: str) -> Any:
+    """Read JSON; None where nobody answers, or not in JSON."""
     try:
         with urllib.request.urlopen(url, timeout=2) as page:  # noqa: S310 - an address of our own
-            return bool(page.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+            return json.load(page)
+    except (OSError, ValueError, HTTPException):
+        return None
 
 
 def _wait(url: str, progress: Progress) -> None:
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while not _answers(url):
+    """Wait until the page can be looked at: one that is opened before its curves are read stays empty.
+
+    Raises:
+        ConfigError: if it does not answer.
+    """
+    began = time.monotonic()
+    while True:
+        tags = _read(f"{url}data/plugin/scalars/tags")
+        if tags or (tags is not None and time.monotonic() - began > _CURVE_SECONDS):
+            return
         progress.check()
-        if time.monotonic() > deadline:
+        if time.monotonic() - began > _ANSWER_SECONDS:
             raise ConfigError(f"TensorBoard does not answer at {url}.")
         time.sleep(0.1)
 

@@ -204,7 +204,7 @@ def test_a_silent_server_is_not_reachable(progress: Recorder, monkeypatch: pytes
     def silent(*_: object, **__: object) -> None:  # as a name with many addresses that drop what comes
         over.wait(20)
 
-    monkeypatch.setattr("urllib.request.urlopen", silent)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", silent)
     started = time.monotonic()
     assert not reachable("http://127.0.0.1", progress, timeout=0.3)
     assert time.monotonic() - started < 2

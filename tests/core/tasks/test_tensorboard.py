@@ -149,3 +149,73 @@ def test_error_of_the_child(tmp_path: Path, start: Start) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no TensorBoard logs"):
         start(tmp_path / "empty")
+
+
+def test_a_process_with_nothing_to_serve_ends(tmp_path: Path, start: Start) -> None:
+    folder = logs(tmp_path / "logs")
+    first, _ = start(folder)
+    second, _ = start(folder)
+    deadline = time.monotonic() + 3
+    while second.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert first.alive
+
+
+def test_a_port_that_is_taken_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    from tensorboard import program
+
+    from specdeepmap.core.tasks import tensorboard
+
+    tried: list[int] = []
+
+    def launch(self: program.TensorBoard) -> None:
+        tried.append(self.flags.port)
+        if len(tried) == 1:
+            raise program.TensorBoardPortInUseError("somebody was faster")
+
+    monkeypatch.setattr(program.TensorBoard, "launch", launch)
+    port = tensorboard._launch(str(tmp_path), taken)
+    assert tried[0] > taken
+    assert tried == [tried[0], port]
+    assert port > tried[0]
+
+
+def test_what_is_logged_later_is_shown(tmp_path: Path, start: Start) -> None:
+    with SummaryWriter(str(tmp_path / "logs")) as writer:
+        writer.add_scalar("loss", 0.5, 0)
+        writer.flush()
+        _, result = start(tmp_path / "logs")
+        writer.add_scalar("loss", 0.25, 1)
+        writer.flush()
+        deadline = time.monotonic() + 20
+        while len(points := json.loads(answer(result, "data/plugin/scalars/scalars?run=.&tag=loss"))) < 2:
+            assert time.monotonic() < deadline, points
+            time.sleep(0.3)
+    assert [(step, value) for _, step, value in points] == [(0, 0.5), (1, 0.25)]
+
+
+def test_the_page_has_its_curves_when_its_address_is_told(tmp_path: Path, start: Start) -> None:
+    """The browser opens it then, and a page that finds nothing stays empty."""
+    for run in range(5):
+        logs(tmp_path / "logs" / f"run {run}")
+    _, result = start(tmp_path / "logs")
+    assert json.loads(answer(result, "data/plugin/scalars/tags"))
+
+
+@pytest.mark.parametrize(("answers", "ends"), [({}, True), (None, False)])
+def test_a_training_without_curves_so_far_is_shown_but_not_a_server_that_is_silent(
+    monkeypatch: pytest.MonkeyPatch, answers: object, ends: bool
+) -> None:
+    from specdeepmap.core.tasks import tensorboard
+
+    monkeypatch.setattr(tensorboard, "_CURVE_SECONDS", 0.2)
+    monkeypatch.setattr(tensorboard, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(tensorboard, "_read", lambda url: answers)
+    began = time.monotonic()
+    if ends:
+        tensorboard._wait("http://here/", Recorder())
+        assert time.monotonic() - began < 0.5
+    else:
+        with pytest.raises(ConfigError, match="does not answer at http://here/"):
+            tensorboard._wait("http://here/", Recorder())
