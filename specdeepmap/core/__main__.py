@@ -103,14 +103,19 @@ def _run_for_parent(path: Path) -> int:
         progress.send("canceled")
         return CANCELED
     except SpecDeepMapError as error:
-        traceback.print_exc()
+        _log_traceback()
         progress.send("error", kind=type(error).__name__, text=str(error))
         return 1
     except BaseException as error:
-        traceback.print_exc()
+        _log_traceback()
         progress.send("error", kind="", text=f"{type(error).__name__}: {error}")
         return 1
     return 0
+
+
+def _log_traceback() -> None:
+    with contextlib.suppress(OSError):  # the disk of the log may be full, which is no reason to be silent
+        traceback.print_exc()
 
 
 def _serve_on(job: Job, progress: Progress) -> None:

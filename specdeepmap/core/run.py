@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from specdeepmap.core.environment import DATA_MODULES, advice, child_environ, find_python
-from specdeepmap.core.errors import ERRORS, Canceled, ChildError, EnvironmentMissingError, SpecDeepMapError
+from specdeepmap.core.errors import (
+    ERRORS,
+    Canceled,
+    ChildError,
+    ConfigError,
+    EnvironmentMissingError,
+    SpecDeepMapError,
+)
 from specdeepmap.core.jobs import Job, Result
 from specdeepmap.core.process import end_process, own_group
 from specdeepmap.core.progress import Progress
@@ -79,19 +86,42 @@ class Child:
     Args:
         job: what to do.
         python: the interpreter.
+
+    Raises:
+        ChildError: if it cannot be started.
+        ConfigError: if the job cannot be written down.
     """
 
     def __init__(self, job: Job, python: Path) -> None:
         self.kind = type(job)
-        self._folder = Path(tempfile.mkdtemp(prefix="specdeepmap-"))
-        self.log = self._folder / "log.txt"
         self._staged: list[Path] = []
         self._log_is_named = False
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="specdeepmap-"))
+        except OSError as error:
+            raise ChildError(_no_temporary_folder(Path(tempfile.gettempdir()), error)) from error
+        self.log = self._folder / "log.txt"
+        try:
+            self._process = self._start(job, python)
+        except OSError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise ChildError(_no_temporary_folder(self._folder.parent, error)) from error
+        except UnicodeEncodeError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise ConfigError(
+                f"A path holds characters that are no text: {error.object[:200]!r}. Rename that file or folder."
+            ) from error
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _start(self, job: Job, python: Path) -> subprocess.Popen[bytes]:
+        """Start the child; the job and the log lie in the temporary folder."""
         job_file = self._folder / "job.json"
         job.save(job_file)
         command = [str(python), "-X", "utf8", "-u", "-m", "specdeepmap.core", str(job_file), "--events"]
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603
+            return subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -99,9 +129,6 @@ class Child:
                 env=child_environ(),
                 **own_group(),
             )
-        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
 
     @property
     def alive(self) -> bool:
@@ -210,6 +237,13 @@ class Child:
             hint = " This is often out of memory: try a smaller batch size." if name in _MEMORY_SIGNALS else ""
             return f"The working process was ended by the system ({name}).{hint} Log: {self.log}"
         return f"The working process ended without a result (exit code {code}). Log: {self.log}"
+
+
+def _no_temporary_folder(folder: Path, error: OSError) -> str:
+    return (
+        f"The working process cannot be started ({error.strerror}: {error.filename or folder}). Is the disk of the "
+        f"temporary folder {folder} full, or the folder write-protected? Free some space there and run again."
+    )
 
 
 _MEMORY_SIGNALS = ("SIGKILL", "SIGBUS")

@@ -22,7 +22,7 @@ def test_files_appear_at_the_end(tmp_path: Path, progress: Recorder) -> None:
         assert not target.exists()
     assert snapshot(target.parent).keys() == {"out.v1.tif", "out.v1.tif.aux.xml"}
     assert target.read_text() == "whole"
-    assert progress.staged_paths == [part]
+    assert part in progress.staged_paths
 
 
 @pytest.mark.parametrize("error", [Canceled, RasterError, KeyError, KeyboardInterrupt])
@@ -71,7 +71,7 @@ def test_temporary_folders_go_at_the_end(tmp_path: Path, progress: Recorder) -> 
         (folder / "chip.tif").rename(tmp_path / "out" / "chip.tif")
         (folder / "rest").mkdir()
     assert snapshot(tmp_path / "out").keys() == {"chip.tif"}
-    assert progress.staged_paths == [folder]
+    assert folder in progress.staged_paths
 
 
 def test_a_folder_that_somebody_else_uses_stays(tmp_path: Path, progress: Recorder) -> None:
@@ -103,7 +103,7 @@ def test_a_target_that_cannot_be_replaced_ends_with_a_sentence(tmp_path: Path, p
         for name in "abc":
             staging.file(tmp_path / f"{name}.csv").write_text(name)
         (tmp_path / "b.csv").mkdir()  # as a file that another program holds on Windows
-    assert snapshot(tmp_path).keys() == {"a.csv", "b.csv"}, "no part is left"
+    assert snapshot(tmp_path).keys() == {"b.csv"}, "no part is left, and none of three belongs to another run"
 
 
 def test_removing_what_is_gone_is_no_error(tmp_path: Path) -> None:

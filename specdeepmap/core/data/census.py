@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair
-from specdeepmap.core.data.labels import check_values, names_and_colors
+from specdeepmap.core.data.labels import check_one_band, check_values, names_and_colors
 from specdeepmap.core.data.parallel import in_threads
-from specdeepmap.core.data.raster import Grid, Raster
+from specdeepmap.core.data.raster import Grid, Raster, damage_told
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.progress import Progress
 
@@ -81,12 +81,14 @@ def _systems(pairs: Sequence[ChipPair]) -> dict[str, str]:
 
 def _read_label_chip(path: Path) -> _LabelChip:
     raster = Raster.open(path, georeference="INTERNAL")
+    check_one_band(raster, "DATA_FOLDER: the label chip")
     values, valid = raster.read(raster.whole)
     check_values(values[0][valid[0]], f"DATA_FOLDER: the label chip {path}")
     labels = np.where(valid[0], values[0], UNLABELLED).astype(np.uint8)
     counts = np.bincount(labels.ravel(), minlength=256)
     counts[UNLABELLED] = 0
-    transform = raster.dataset.GetGeoTransform(can_return_null=True) or Raster.open(path).grid.transform
+    with damage_told(str(path)):
+        transform = raster.dataset.GetGeoTransform(can_return_null=True) or Raster.open(path).grid.transform
     return _LabelChip(counts, (raster.width, raster.height), tuple(transform))
 
 

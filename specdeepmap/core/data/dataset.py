@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import write_table
 from specdeepmap.core.data.splits import SPLIT_NAMES
-from specdeepmap.core.errors import DatasetError
+from specdeepmap.core.errors import ConfigError, DatasetError
+from specdeepmap.core.record import LARGEST
 
 CSV_NAMES = {"train": "train_files.csv", "validation": "validation_files.csv", "test": "test_files.csv"}
 SUMMARY_NAME = "Summary_train_val.csv"
@@ -38,6 +40,10 @@ _NO_CHIP = {
     *(".xml", ".hdr", ".csv", ".json", ".txt", ".qml", ".qmd"),
     *(".ovr", ".msk", ".gpkg", ".db", ".ini", ".tfw"),
 }
+
+
+_NO_NUMBER = (ValueError, TypeError, OverflowError)
+"""What comes of a table's texts that are no numbers; TypeError: a row is too short, OverflowError: it says inf."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def read_pairs(path: Path, parameter: str = "DATASET_FOLDER") -> tuple[ChipPair,
     pairs = tuple(ChipPair(_resolved(row["image"], path), _resolved(row["mask"], path)) for row in rows)
     for pair in pairs:
         for chip in (pair.image, pair.label):
-            if not chip.is_file():
+            if not _is_there(chip):
                 raise DatasetError(
                     f"{parameter}: {path} names the chip {chip}, which does not exist. Was the folder moved "
                     "without its chips? Run the Dataset Maker again."
@@ -220,18 +226,27 @@ def read_summary(path: Path) -> tuple[ClassTable, tuple[float, ...], float]:
         raise DatasetError(f"{path} names no class. Run the Dataset Maker again.")
     try:
         entries = []
-        for index, row in enumerate(sorted(rows, key=lambda row: int(float(row["Class ID"])))):
-            value = int(float(row["Class ID"]))
-            name = row.get("Class Name") or f"class {value}"
-            entries.append((ClassEntry(value, name, row.get("Class Color") or color(index)), row))
+        for index, row in enumerate(sorted(rows, key=_value)):
+            name = row.get("Class Name") or f"class {_value(row)}"
+            entries.append((ClassEntry(_value(row), name, row.get("Class Color") or color(index)), row))
         weights = tuple(float(row["Class Train Weight"] or 0) for _, row in entries)
         text = (rows[0].get("Scaler") or "").strip()
         scale = 1.0 if text.lower() in ("", "none", "nan") else float(text)
-    except (ValueError, TypeError) as error:  # TypeError: a row is too short
+    except _NO_NUMBER as error:
         raise DatasetError(f"{path} holds a number that cannot be read: {error}.") from error
-    if scale <= 0:
-        raise DatasetError(f"{path}: the scaler is {scale:g}; it must be greater than 0.")
-    return ClassTable(entries=tuple(entry for entry, _ in entries)), weights, scale
+    if not 0 < scale < math.inf:
+        raise DatasetError(f"{path}: the scaler is {scale:g}; it must be a finite number greater than 0.")
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise DatasetError(f"{path}: a class weight is negative or infinite. Run the Dataset Maker again.")
+    try:
+        return ClassTable(entries=tuple(entry for entry, _ in entries)), weights, scale
+    except ConfigError as error:
+        raise DatasetError(f"{path} cannot be used: {error}") from error
+
+
+def _value(row: Mapping[str, str]) -> int:
+    """Read the class value of a row; spreadsheets write 1 as 1.0."""
+    return int(float(row["Class ID"]))
 
 
 def read_counts(path: Path) -> NDArray[np.int64] | None:
@@ -245,9 +260,12 @@ def read_counts(path: Path) -> NDArray[np.int64] | None:
     if any(column not in row for row in rows for column in columns):
         return None
     try:
-        rows.sort(key=lambda row: float(row["Class ID"]))
-        return np.array([[int(float(row[column] or 0)) for row in rows] for column in columns], np.int64)
-    except (ValueError, TypeError) as error:  # TypeError: a row is too short
+        rows.sort(key=_value)
+        counts = [[int(float(row[column] or 0)) for row in rows] for column in columns]
+        if any(not 0 <= sum(row) <= LARGEST or min(row, default=0) < 0 for row in counts):
+            raise ValueError("a count of pixels is negative or too large")
+        return np.array(counts, np.int64)
+    except _NO_NUMBER as error:
         raise DatasetError(f"{path} holds a number that cannot be read: {error}.") from error
 
 
@@ -275,7 +293,7 @@ def read_statistics(path: Path, scale: float) -> Normalization:
             std=tuple(float(row["std"]) for row in rows),
             bad=tuple((row.get("Bad") or "0").strip() not in ("0", "0.0", "False") for row in rows),
         )
-    except (ValueError, TypeError) as error:  # TypeError: a row is too short
+    except _NO_NUMBER as error:
         raise DatasetError(f"{path} cannot be used: {error}") from error
 
 
@@ -296,6 +314,14 @@ def _read_rows(path: Path, columns: Sequence[str], parameter: str) -> list[dict[
     return rows
 
 
+def _is_there(chip: Path) -> bool:
+    """Tell whether a chip exists; a name that no file can have does not."""
+    try:
+        return chip.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _relative(path: Path, folder: Path) -> str:
     try:
         return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
@@ -304,5 +330,9 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _resolved(text: str, table: Path) -> Path:
-    path = Path((text or "").strip().replace("\\", "/"))
-    return path if path.is_absolute() else Path(os.path.normpath(table.absolute().parent / path))
+    r"""Give the path of a chip; ``\\`` separates folders in tables from Windows, and may belong to a name elsewhere."""
+    folder, text = table.absolute().parent, (text or "").strip()
+    path = Path(os.path.normpath(folder / text))
+    if "\\" in text and not _is_there(path):
+        path = Path(os.path.normpath(folder / text.replace("\\", "/")))
+    return path

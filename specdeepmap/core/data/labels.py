@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from osgeo import gdal
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
-from specdeepmap.core.data.raster import Grid, Raster, bounds_in
+from specdeepmap.core.data.raster import Grid, Raster, bounds_in, damage_told
 from specdeepmap.core.data.tiling import Window, block_windows
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.progress import Progress
@@ -184,13 +184,34 @@ def check_values(values: NDArray[np.generic], name: str) -> None:
         )
 
 
+def check_one_band(raster: Raster, what: str) -> None:
+    """Check that a label chip is none of an image, for which it is easily taken: chips of a pair have the same name.
+
+    Raises:
+        DatasetError: if it has several bands.
+    """
+    if raster.count > 1:
+        raise DatasetError(
+            f"{what} {raster.name} has {raster.count} bands; labels have one. Is it an image chip? Run the Raster "
+            "Splitter again."
+        )
+
+
 def names_and_colors(dataset: gdal.Dataset, values: set[int] | None = None) -> tuple[dict[int, str], dict[int, str]]:
     """Read class names and colours by class value, from a raster's attribute table, categories and colour table.
 
     Args:
         dataset: an open GDAL dataset.
         values: the class values that matter; None = all.
+
+    Raises:
+        RasterError: if the file is damaged.
     """
+    with damage_told(dataset.GetDescription()):
+        return _names_and_colors(dataset, values)
+
+
+def _names_and_colors(dataset: gdal.Dataset, values: set[int] | None) -> tuple[dict[int, str], dict[int, str]]:
     dataset.GetMetadata()  # loads the .aux.xml: GDAL 3.6 gives no category names before
     band = dataset.GetRasterBand(1)
     names, colors = _from_attributes(band.GetDefaultRAT())

@@ -8,6 +8,8 @@ no-data value and not masked; no-data is compared in the raster's own numbers, b
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,13 +119,15 @@ class Raster:
     @cached_property
     def grid(self) -> Grid:
         """Where the pixels lie. Read when asked for: a CRS takes longer to make out than a chip to read."""
-        transform = self._dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
-        return Grid(self.width, self.height, tuple(transform), self._dataset.GetProjectionRef() or "")
+        with damage_told(self.name):
+            transform = self._dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
+            return Grid(self.width, self.height, tuple(transform), self._dataset.GetProjectionRef() or "")
 
     @cached_property
     def bands(self) -> tuple[Band, ...]:
         """What the bands mean. Read when asked for."""
-        return read_bands(self._dataset, self._override)
+        with damage_told(self.name):
+            return read_bands(self._dataset, self._override)
 
     @property
     def whole(self) -> Window:
@@ -153,7 +157,8 @@ class Raster:
             raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
         if dataset is None:
             raise RasterError(f"{name} cannot be opened as a raster: {gdal.GetLastErrorMsg()}")
-        return cls(dataset, name, nodata, bool(quick))
+        with damage_told(name):
+            return cls(dataset, name, nodata, bool(quick))
 
     def expect(self, rows: int) -> None:
         """Prepare for being read in bands of so many rows from top to bottom: no block is decoded twice then."""
@@ -257,6 +262,19 @@ class Raster:
             if nodata is not None:
                 valid[index] &= values[index] != nodata
         return valid
+
+
+@contextmanager
+def damage_told(name: str) -> Iterator[None]:
+    """Say of which file GDAL complains; it makes out what a file says of itself only when it is asked for it.
+
+    Raises:
+        RasterError: if GDAL raises an error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise RasterError(f"{name} is damaged: {error}") from error
 
 
 def _side_file_matters(name: str) -> bool:

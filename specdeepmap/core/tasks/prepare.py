@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ from specdeepmap.core.data.tileindex import read_splits, write_splits
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import PrepareJob, PrepareResult
 from specdeepmap.core.progress import Progress
-from specdeepmap.core.staging import Staging
+from specdeepmap.core.staging import Staging, claimed, remove_staged
 
 Grounds = list[NDArray[np.intp]]
 
@@ -75,13 +76,16 @@ def make_dataset(job: PrepareJob, progress: Progress) -> PrepareResult:
     output = job.output_folder or job.data_folder
     with Staging(progress) as staging:
         _write_tables(job, census, assignment, sets, statistics, output, staging)
+        written = {output / name: staging.file(output / name).read_bytes() for name in CSV_NAMES.values()}
         weights = class_weights(census.counts[assignment == 0].sum(axis=0))
         names = [pair.name for pair in pairs]
         page = write_report(names, census, assignment, weights, grounds, (remarks, warnings), statistics)
         staging.file(output / REPORT_NAME).write_text(page, encoding="utf-8")
-    if statistics is None:
-        (output / STATISTICS_NAME).unlink(missing_ok=True)  # one of an earlier split would be wrong now
-    _mark_index(job, output, pairs, assignment, progress)
+        if statistics is None:
+            staging.companion(output / STATISTICS_NAME)  # one of an earlier split would be wrong now
+    with claimed([output], progress):
+        if all(path.read_bytes() == content for path, content in written.items()):  # else another run was faster
+            _mark_index(job, output, pairs, assignment, progress)
     progress.report(1.0)
     return PrepareResult(
         output_folder=output,
@@ -91,6 +95,7 @@ def make_dataset(job: PrepareJob, progress: Progress) -> PrepareResult:
         summary_csv=output / SUMMARY_NAME,
         statistics_csv=None if statistics is None else output / STATISTICS_NAME,
         report=output / REPORT_NAME,
+        tile_index=output / INDEX_NAME if (output / INDEX_NAME).is_file() else None,
     )
 
 
@@ -245,9 +250,18 @@ def _mark_index(
     if not own.is_file() or (job.split == "given" and in_place):
         return
     names = [*SPLIT_NAMES, ""]
+    splits = {pair.name: names[given] for pair, given in zip(pairs, assignment, strict=True)}
     try:
-        if not in_place:
-            shutil.copyfile(own, index)
-        write_splits(index, {pair.name: names[given] for pair, given in zip(pairs, assignment, strict=True)})
+        if in_place:
+            write_splits(index, splits)
+            return
+        part = index.with_name(f".{index.stem}.{os.getpid()}.part{index.suffix}")
+        progress.staged(part)
+        try:
+            shutil.copyfile(own, part)
+            write_splits(part, splits)
+            part.replace(index)
+        finally:
+            remove_staged([part])
     except (RasterError, DatasetError, OSError) as error:
         progress.warning(f"The field split of {index} could not be filled in: {error}")

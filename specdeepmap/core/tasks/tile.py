@@ -20,10 +20,12 @@ from specdeepmap.core.data.tileindex import TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
 from specdeepmap.core.data.vectors import burn_vectors
 from specdeepmap.core.data.vectorsource import is_vector
-from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
+from specdeepmap.core.errors import ConfigError, DatasetError
 from specdeepmap.core.jobs import TileJob, TileResult
 from specdeepmap.core.progress import Progress
-from specdeepmap.core.staging import Staging
+from specdeepmap.core.staging import Move, Staging
+
+_KINDS = ("images", "labels")
 
 _BYTES_AHEAD = 64_000_000
 """Pixels that may wait for being written."""
@@ -34,9 +36,10 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     image = Raster.open(job.image, job.nodata)
     _check_nodata(job, image)
     files = image.dataset.GetFileList()
-    stem = Path(files[0] if files else job.image).stem
+    stem = Path(files[0] if files else job.image).stem.lstrip(".") or "image"  # no chip may be hidden
     image.expect(job.tile_size_y)
     windows = _windows(job, image)
+    index = job.output_folder / INDEX_NAME
     with Staging(progress) as staging:
         folder = staging.folder(job.output_folder)
         labels, known = _labels(job, image, folder, progress.part(0.0, 0.1))
@@ -46,9 +49,16 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
         writer = ChipWriter(image, nodata, table, folder, stem, job.compression)
         progress.report(0.2, f"Cutting {len(windows)} chips")
         records = _write_chips(job, image, labels, windows, writer, progress.part(0.2, 0.98))
-        index = job.output_folder / INDEX_NAME
-        write_index(staging.file(index), records, index if index.is_file() else None, stem)
-        _replace_chips(folder, job.output_folder, stem)
+        places = [job.output_folder, *(job.output_folder / kind for kind in _KINDS)]
+        for place in places:
+            staging.make(place)
+
+        def moves() -> list[Move]:
+            _check_neighbours(job, stem, image, table)  # another run may have come first
+            write_index(folder / INDEX_NAME, records, index if index.is_file() else None, stem)
+            return _moves(folder, job.output_folder, stem)
+
+        staging.exchange(places, moves)
     progress.report(1.0)
     skipped = len(windows) - len(records)
     progress.info(f"{len(records)} chips written, {skipped} left out for too few labelled pixels.")
@@ -121,7 +131,7 @@ def _write_chips(
     Raises:
         ConfigError: if no chip has enough labels.
     """
-    for kind in ("images", "labels"):
+    for kind in _KINDS:
         (writer.folder / kind).mkdir()
     best = 0.0
     records: list[TileRecord] = []
@@ -153,34 +163,14 @@ def _write_chips(
     return records
 
 
-def _replace_chips(folder: Path, output: Path, stem: str) -> None:
-    """Put the new chips in the place of all earlier ones of the same image.
-
-    Raises:
-        RasterError: if a chip cannot be moved; the earlier ones are then where they were.
-    """
-    moved: list[tuple[Path, Path]] = []
-
-    def move(path: Path, target: Path) -> None:
-        path.replace(target)
-        moved.append((path, target))
-
-    try:
-        for kind in ("images", "labels"):
-            target, earlier = output / kind, folder / f"earlier_{kind}"
-            target.mkdir(exist_ok=True)
-            earlier.mkdir()
-            for path in chips_of(target, stem):
-                move(path, earlier / path.name)
-            for path in sorted((folder / kind).iterdir()):
-                move(path, target / path.name)
-    except OSError as error:
-        for path, target in reversed(moved):
-            target.replace(path)
-        raise RasterError(
-            f"The chips in {output} cannot be replaced ({error.strerror}). Is one of them open in another "
-            "program? Close it there and run again."
-        ) from error
+def _moves(folder: Path, output: Path, stem: str) -> list[Move]:
+    """Put the new chips and their index in the place of the earlier index and all earlier chips of the same image."""
+    new = {output / kind / path.name: path for kind in _KINDS for path in sorted((folder / kind).iterdir())}
+    index = output / INDEX_NAME
+    old = [path for kind in _KINDS for path in chips_of(output / kind, stem)]
+    old += [path for end in ("-wal", "-shm", "-journal") if (path := index.with_name(index.name + end)).exists()]
+    gone = [Move(path) for path in old if path not in new]
+    return [*gone, *(Move(target, path) for target, path in new.items()), Move(index, folder / INDEX_NAME)]
 
 
 def _check_nodata(job: TileJob, image: Raster) -> None:

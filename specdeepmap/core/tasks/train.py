@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -47,6 +47,8 @@ from specdeepmap.core.learn.trainreport import REPORT_NAME, TrainingStory, write
 from specdeepmap.core.learn.watch import Watcher, verdict, warnings_before
 from specdeepmap.core.learn.watching import Warnings, Watching
 from specdeepmap.core.progress import Progress
+from specdeepmap.core.staging import write_whole
+from specdeepmap.core.tasks.runfolders import claim_models, known_folders, make_folders
 from specdeepmap.core.tasks.start import Beginning, Start
 
 
@@ -54,7 +56,8 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train a network, keep its best checkpoints and write down how it went."""
     while True:
         try:
-            return _Training(job, progress).run()
+            with ExitStack() as claims:
+                return _Training(job, progress, claims).run()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -74,30 +77,33 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
         job = replace(job, batch_size=half)
 
 
-@dataclass(frozen=True)
-class _Folders:
-    """Where checkpoints and logs are written."""
-
-    models: Path
-    logs: Path
-
-
 class _Training:
-    """One training from the dataset to the report."""
+    """One training from the dataset to the report.
 
-    def __init__(self, job: TrainJob, progress: Progress) -> None:
+    Args:
+        job: the parameters.
+        progress: is told.
+        claims: keeps others from the model folder as long as it is open.
+    """
+
+    def __init__(self, job: TrainJob, progress: Progress, claims: ExitStack) -> None:
         self._job, self._progress = job, progress
         self._started = time.monotonic()
         self._warnings = Warnings(progress)
         self._dataset = _open_dataset(job)
         self._hardware = _choose_hardware(job)
         self._first = is_first_process()
+        known = job.model_folder if job.model_folder is not None and job.model_folder.is_dir() else None
+        if self._first and known is not None:  # what a resumed training goes on from must not change while it is read
+            claim_models(known, claims)
         lightning.seed_everything(job.seed, workers=True, verbose=False)
         self._chip = Raster.open(self._dataset.chips["train"][0].image)
         beginning = Beginning(job, self._dataset, self._chip, int(self._dataset.counts[0].sum()), progress)
         self._start: Start = beginning.start()
         # Only now: what is wrong with the parameters has been found, and no empty folder is left behind for it.
-        self._folders = _make_folders(job) if self._first else _only_look(job)
+        self._folders = make_folders(job) if self._first else known_folders(job)
+        if self._first and known is None:
+            claim_models(self._folders.models, claims)
         self._chips = self._load_chips()
 
     def run(self) -> TrainResult:
@@ -120,7 +126,7 @@ class _Training:
             callbacks.append(Patience(journal, job.patience))
         callbacks += [checkpoints, Gallery(self._shown, self._hardware, job.epochs)]
         if self._first:
-            job.save(self._folders.models / "job.json")
+            write_whole(self._folders.models / "job.json", job.save)
         progress.report(0.0, f"Training on {self._hardware.device.type}")
         fit(
             segmenter,
@@ -332,7 +338,7 @@ class _Training:
             chips={name: len(pairs) for name, pairs in self._dataset.chips.items()},
             pixels=self._dataset.counts,
         )
-        write_report(self._folders.models / REPORT_NAME, story)
+        write_whole(self._folders.models / REPORT_NAME, lambda part: write_report(part, story))
 
 
 def class_weights(table: Sequence[float], power: float) -> torch.Tensor:
@@ -384,28 +390,3 @@ def _choose_hardware(job: TrainJob) -> Hardware:
     if processes > 1 and name:
         raise ConfigError(f"{name} works on one device only. Set DEVICES to 1, or leave {name} out.")
     return Hardware(device, choose_precision(job.precision, device), processes // nodes, nodes)
-
-
-def _only_look(job: TrainJob) -> _Folders:
-    """Give the folders to a process that writes nothing, but must see which checkpoints of a resumed run are there."""
-    return _Folders(job.model_folder or Path(), job.log_folder or Path())
-
-
-def _make_folders(job: TrainJob) -> _Folders:
-    """Make the folders of models and logs.
-
-    Raises:
-        ConfigError: if one cannot be written.
-    """
-    run = job.dataset_folder / "runs" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folders = _Folders(job.model_folder or run / "models", job.log_folder or run / "logs")
-    for name, folder in (("MODEL_FOLDER", folders.models), ("LOG_FOLDER", folders.logs)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".probe").touch()
-            (folder / ".probe").unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"{name} {folder} cannot be written ({error.strerror}). Choose a folder that you may write to."
-            ) from error
-    return folders

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The folders of a training: where checkpoints and logs are written, by one training at a time."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from specdeepmap.core.errors import ConfigError
+from specdeepmap.core.jobs import TrainJob
+from specdeepmap.core.staging import claim
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Where checkpoints and logs are written."""
+
+    models: Path
+    logs: Path
+
+
+def make_folders(job: TrainJob) -> RunFolders:
+    """Make the folders of models and logs; those that the job does not name are new ones in the dataset folder.
+
+    Raises:
+        ConfigError: if one cannot be written.
+    """
+    run = job.dataset_folder / "runs" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if job.model_folder is None or job.log_folder is None:
+        run = _make_new(run)
+    folders = RunFolders(job.model_folder or run / "models", job.log_folder or run / "logs")
+    for name, folder in (("MODEL_FOLDER", folders.models), ("LOG_FOLDER", folders.logs)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".probe.part").touch()
+            (folder / ".probe.part").unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{name} {folder} cannot be written ({error.strerror}). Choose a folder that you may write to."
+            ) from error
+    return folders
+
+
+def known_folders(job: TrainJob) -> RunFolders:
+    """Give the folders to a process that writes nothing, but must see which checkpoints of a resumed run are there."""
+    return RunFolders(job.model_folder or Path(), job.log_folder or Path())
+
+
+def _make_new(wanted: Path) -> Path:
+    """Make a folder that no other run has; where two start in the same second, one gets a number behind its name."""
+    folder, number = wanted, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}_{number}")
+        except OSError as error:
+            raise ConfigError(
+                f"MODEL_FOLDER and LOG_FOLDER are not both set, and {folder} cannot be written ({error.strerror}). "
+                "Name folders that you may write to."
+            ) from error
+        else:
+            return folder
+
+
+def claim_models(folder: Path, claims: ExitStack) -> None:
+    """Keep other trainings from a model folder, and remove what one that was killed left half-written.
+
+    Args:
+        folder: it exists.
+        claims: lets go of the folder when it is closed.
+
+    Raises:
+        ConfigError: if another training is writing into it.
+    """
+    if not claims.enter_context(claim(folder)):
+        raise ConfigError(
+            f"MODEL_FOLDER {folder}: another training is writing into it. Wait until it has ended, or choose another "
+            "folder."
+        )
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
