@@ -205,6 +205,7 @@ def test_names_in_capitals_are_parameters() -> None:
         "PYTHONPATH",
         "TMPDIR",
         "HTTPS_PROXY",
+        "GDAL_VRT_ENABLE_PYTHON",
     }  # variables of the system
     known |= {"MODEL", "MODEL_NETWORK", "MODEL_DATE", "TIFFTAG_SOFTWARE", "TIFFTAG_DATETIME"}  # metadata of maps
     known |= {"ARCHITECTURES", "LOSSES", "WEIGHTS", "AUGMENTATIONS", "MEANINGS"}  # tables in the code

@@ -186,7 +186,9 @@ def test_layers_show_the_classes_of_the_model_and_no_others(
     job = PredictJob(image=str(chain.image), checkpoint=chain.checkpoint, output=Path(mapped["OUTPUT"]))
     made = {file.lower(): Path(mapped[file]) for file in MAPPED}
     result = PredictResult(**made, mean_iou=0.5, overall_accuracy=0.5, classes=CLASSES.entries)  # type: ignore[arg-type]
-    Mapper().finish(job, result, context)
+    mapper = Mapper()
+    mapper.initAlgorithm()
+    mapper.finish(job, result, context)
     layer = QgsRasterLayer(path, "it")
     assert layer.isValid()
     style = context.layerToLoadOnCompletionDetails(path).postProcessor()

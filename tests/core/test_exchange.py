@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -221,3 +222,49 @@ def test_a_name_that_leaves_no_room_for_a_temporary_one(tmp_path: Path) -> None:
     with Staging(Recorder()) as staging:
         staging.file(target).write_text("whole")
     assert contents(tmp_path) == {target.name: "whole"}
+
+
+def forged(folder: Path, **step: Any) -> Path:
+    """A journal as it may come with a folder from somebody else."""
+    path = journal(folder)
+    path.write_text(json.dumps([{"target": "", "new": "", "aside": "", "stamp": None, **step}]))
+    return path
+
+
+def test_a_forged_journal_neither_takes_nor_removes_files_elsewhere(folder: Path, tmp_path_factory: Any) -> None:
+    home = tmp_path_factory.mktemp("home")
+    (home / "key").write_text("secret")
+    known = (home / "key").stat()
+    stamp = [known.st_mtime_ns, known.st_size]
+    before = earlier(folder)
+    for step in (
+        {"target": str(folder / "mine"), "aside": str(home / "key")},
+        {"target": str(folder / "a"), "aside": str(home / "key")},
+        {"target": str(home / "key"), "new": str(folder / "gone"), "stamp": stamp},
+        {"target": str(folder / ".." / home.name / "key"), "new": str(folder / "gone"), "stamp": stamp},
+        {"target": "relative", "aside": "other"},
+        {"target": 3},
+    ):
+        path = forged(folder, **step)
+        recover(folder)
+        assert not path.exists()
+        assert (home / "key").read_text() == "secret"
+        assert earlier(folder) == before
+    path.write_text("[" * 100_000)
+    recover(folder)
+    assert earlier(folder) == before
+
+
+def test_a_run_of_ours_that_died_is_undone_in_all_its_folders(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (folder / "new e").write_text("new e")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stopped(patch, 5, Stop)
+        exchange(journal(folder), [Move(other / "e", folder / "new e"), *moves(folder)])
+    assert (other / "e").exists()
+    remove_staged([journal(folder)])
+    assert not (other / "e").exists()
+    assert {name: (folder / name).read_text() for name in "abc"} == {name: f"old {name}" for name in "abc"}

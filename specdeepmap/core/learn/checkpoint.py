@@ -7,12 +7,13 @@ file. No path and no user name is in it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -51,8 +52,8 @@ LONGEST_TEXT = 10_000
 MOST_ENTRIES = 10_000
 """Values among the settings or metrics of a card, each counted as often as it stands there."""
 
-SPARE_NUMBERS = 2**20
-"""Numbers that a network may have before it is compared with its file."""
+SPARE_NUMBERS = 300_000_000
+"""Numbers that building a network may make and throw away: a VGG's are 260 million, its classifier, twice."""
 
 _PREFIX = "network."
 _PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "lightning", "numpy", "GDAL")
@@ -243,27 +244,21 @@ def _network_state(state: Any, path: Path, parameter: str) -> dict[str, Tensor]:
 def rebuild_network(card: ModelCard, state: Mapping[str, Tensor], path: Path, parameter: str = "CHECKPOINT") -> Network:
     """Build the network that a card describes, with random weights, if the file can hold its weights.
 
-    A card of some bytes may describe the largest of all networks: it is given up as soon as it has more numbers
-    than the file.
+    A card of some bytes may describe the largest of all networks. So it is sketched first, without memory for its
+    numbers. Some cannot be: these are given up while they are built, once they have become far too large.
 
     Raises:
-        CheckpointError: if it has, or cannot be built here.
+        CheckpointError: if it has more numbers than the file, or cannot be built here.
     """
-    from torch.nn.modules.module import register_module_parameter_registration_hook
-
-    here, most, made = threading.get_ident(), SPARE_NUMBERS + sum(tensor.numel() for tensor in state.values()), 0
-
-    def count(_: nn.Module, __: str, parameter: nn.Parameter | None) -> None:
-        nonlocal made
-        if parameter is not None and threading.get_ident() == here:
-            made += parameter.numel()
-            if made > most:
-                raise _TooLargeError
-
-    hook = register_module_parameter_registration_hook(count)
+    numbers = sum(tensor.numel() for tensor in state.values())
+    design = (card.architecture, card.backbone, len(card.bands), len(card.classes))
     what = f"the network that its card describes ({shown(card.architecture)}, {shown(card.backbone)})"
     try:
-        return build_network(card.architecture, card.backbone, len(card.bands), len(card.classes))
+        sketched = _count_numbers(*design)
+        if sketched is not None and sketched > numbers:
+            raise _TooLargeError
+        with _at_most(2 * numbers + SPARE_NUMBERS):
+            return build_network(*design)
     except _TooLargeError as error:
         raise CheckpointError(
             f"{parameter} {path}: the weights do not fit {what}: it has more numbers than the file. The file is "
@@ -274,6 +269,41 @@ def rebuild_network(card: ModelCard, state: Mapping[str, Tensor], path: Path, pa
             f"{parameter} {path}: {what} cannot be built here. It was made with another version of SpecDeepMap, "
             "segmentation-models-pytorch or timm; update them, or train the model again."
         ) from error
+
+
+def _count_numbers(architecture: str, backbone: str, bands: int, classes: int) -> int | None:
+    """Count the numbers of a network without making them; None where it cannot be built so."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            sketch = build_network(architecture, backbone, bands, classes)
+    except (ConfigError, KeyError, RuntimeError, NotImplementedError):
+        return None
+    return int(sum(tensor.numel() for tensor in sketch.state_dict().values()))
+
+
+@contextlib.contextmanager
+def _at_most(most: int) -> Iterator[None]:
+    """Let no network with more numbers be built in this thread, counting those that are thrown away while building.
+
+    Raises:
+        _TooLargeError: if one gets there.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    here, made = threading.get_ident(), 0
+
+    def count(_: nn.Module, __: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        if parameter is not None and threading.get_ident() == here:
+            made += parameter.numel()
+            if made > most:
+                raise _TooLargeError
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
     finally:
         hook.remove()
 

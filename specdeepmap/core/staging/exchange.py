@@ -77,19 +77,24 @@ def exchange(journal: Path, moves: Iterable[Move]) -> None:
         _finish(_done(journal), steps)
 
 
-def undo(journal: Path) -> None:
+def undo(journal: Path, is_known: bool = True) -> None:
     """Put everything back that an exchange has moved which did not come to its end; one that did is tidied up.
 
     Files that somebody else has put in a place since then stay there.
+
+    Args:
+        journal: of the exchange.
+        is_known: whether it is from a process of ours. One that was found may have come with a folder from somebody
+            else: it removes nothing outside of its folder.
 
     Raises:
         OSError: if a file cannot be moved; the journal stays, so that it can be tried again.
     """
     with _LOCK:
         if _done(journal).exists():
-            _finish(_done(journal), _read(_done(journal)))
+            _finish(_done(journal), _read(_done(journal), is_known))
         elif journal.exists():
-            _undo(journal, _read(journal))
+            _undo(journal, _read(journal, is_known))
         _part(journal).unlink(missing_ok=True)
 
 
@@ -101,7 +106,7 @@ def recover(folder: Path) -> None:
     """
     for suffix in (JOURNAL_SUFFIX, _DONE_SUFFIX, _part(Path(JOURNAL_SUFFIX)).name):
         for path in sorted(folder.glob(f".*{suffix}")):
-            undo(path.with_name(path.name.removesuffix(suffix) + JOURNAL_SUFFIX))
+            undo(path.with_name(path.name.removesuffix(suffix) + JOURNAL_SUFFIX), is_known=False)
 
 
 def _done(journal: Path) -> Path:
@@ -114,9 +119,9 @@ def _part(journal: Path) -> Path:
 
 def _step(move: Move, aside: str) -> _Step:
     return _Step(
-        target=str(move.target),
-        new="" if move.new is None else str(move.new),
-        aside=str(move.target.with_name(aside)) if os.path.lexists(move.target) else "",
+        target=str(move.target.absolute()),
+        new="" if move.new is None else str(move.new.absolute()),
+        aside=str(move.target.absolute().with_name(aside)) if os.path.lexists(move.target) else "",
         stamp=None if move.new is None else _stamp(move.new),
     )
 
@@ -136,12 +141,30 @@ def _write(journal: Path, steps: Sequence[_Step]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _read(journal: Path) -> list[_Step]:
+def _read(journal: Path, is_known: bool) -> list[_Step]:
+    """Read a journal; one that no exchange can have written is as good as empty."""
+    prefix = journal.name.removesuffix(JOURNAL_SUFFIX).removesuffix(_DONE_SUFFIX)
     try:
         values = json.loads(journal.read_text(encoding="utf-8"))
-        return [_Step(**{**value, "stamp": value["stamp"] and tuple(value["stamp"])}) for value in values]
-    except (ValueError, TypeError, KeyError):  # the power failed before it reached the disk
+        steps = [_Step(**{**value, "stamp": value["stamp"] and tuple(value["stamp"])}) for value in values]
+        if not all(_is_ours(step, number, prefix) for number, step in enumerate(steps)):
+            return []
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # or the power failed before it was whole
         return []
+    here = journal.absolute().parent
+    return [
+        step for step in steps if is_known or step.aside or Path(os.path.normpath(step.target)).is_relative_to(here)
+    ]
+
+
+def _lies_in(path: str, folder: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(folder)
+
+
+def _is_ours(step: _Step, number: int, prefix: str) -> bool:
+    """Tell whether the earlier file of a step has the name that only an exchange gives, beside the target."""
+    target = Path(step.target)
+    return target.is_absolute() and step.aside in ("", str(target.with_name(f"{prefix}.{number}.earlier")))
 
 
 def _undo(journal: Path, steps: Sequence[_Step]) -> None:

@@ -11,6 +11,7 @@ import socket
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.errors import CheckpointError
-from specdeepmap.core.learn.checkpoint import FORMAT, KEY, ModelCard, chip_mark, load_checkpoint
+from specdeepmap.core.learn.architectures import build_network
+from specdeepmap.core.learn.checkpoint import FORMAT, KEY, ModelCard, chip_mark, load_checkpoint, rebuild_network
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.learn.weightfile import LIGHTNING_KEY, _is_foreign_lightning
 from tests.chips import TINY
@@ -273,3 +275,30 @@ def test_weights_that_are_missing(checkpoint: Path, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "none.ckpt")
     with pytest.raises(CheckpointError, match="holds no weights"):
         load_checkpoint(tmp_path / "none.ckpt")
+
+
+DESIGNS = [
+    ("unet", "resnet18"),
+    ("fpn", "mobilenet_v2"),  # makes a classifier and throws it away
+    ("unet", "tu-vgg11"),  # makes one of 123 million numbers, twice
+    ("unet", "tu-convnext_tiny"),
+    ("segformer", "mit_b0"),  # cannot be built without memory
+    ("spectral", ""),
+]
+
+
+@pytest.mark.parametrize(("architecture", "backbone"), DESIGNS)
+def test_the_network_of_an_honest_card_is_built(checkpoint: Path, architecture: str, backbone: str) -> None:
+    card = replace(load_checkpoint(checkpoint)[0], architecture=architecture, backbone=backbone)
+    state = build_network(architecture, backbone, len(card.bands), len(card.classes)).state_dict()
+    rebuilt = rebuild_network(card, state, checkpoint)
+    rebuilt.load_state_dict(state)
+    assert {tensor.device.type for tensor in rebuilt.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("backbone", ["resnet152", "tu-eva_giant_patch14_224"])
+def test_a_card_that_promises_more_than_the_file_holds_is_refused(checkpoint: Path, backbone: str) -> None:
+    card, state = load_checkpoint(checkpoint)
+    with pytest.raises(CheckpointError, match=r"CHECKPOINT .*(more numbers than the file|cannot be built here)"):
+        network = rebuild_network(replace(card, architecture="unet", backbone=backbone), state, checkpoint)
+        network.load_state_dict(state)
