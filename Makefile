@@ -48,6 +48,9 @@ lint: setup
 docs: setup
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build/html
 
+screenshots: setup
+	@$(PYTHON) tools/screenshots.py
+
 zip: setup
 	$(PYTHON) package.py zip
 
