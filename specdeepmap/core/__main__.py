@@ -149,7 +149,7 @@ def _read_job(path: Path) -> Job:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The job file {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The job file {path} is no JSON: {error}.") from error
     return job_from_json(values)
 

@@ -100,8 +100,11 @@ def _status(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     return Status.look().to_json()
 
 
-def _install(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    findings = _installation(options).install(progress, options.build)
+def _install(options: argparse.Namespace, progress: Progress) -> dict[str, Any] | str:
+    installation = _installation(options)
+    if installation.state == "ready":
+        return f"{installation.python} is ready.\n"
+    findings = installation.install(progress, options.build)
     return {"ready": findings.ready, "lines": findings.lines()}
 
 
