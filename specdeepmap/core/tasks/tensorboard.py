@@ -9,10 +9,10 @@ import os
 import socket
 import sys
 import time
-import urllib.request
-from http.client import HTTPException
+from http.client import OK, HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tensorboard import manager, program, version
 
@@ -114,12 +114,17 @@ def _serves(url: str, folder: str) -> bool:
 
 
 def _read(url: str) -> Any:
-    """Read JSON; None where nobody answers, or not in JSON."""
+    """Read JSON from a server on this computer; None where nobody answers, or not in JSON."""
+    address = urlsplit(url)
+    connection = HTTPConnection(HOST, address.port, timeout=2)
     try:
-        with urllib.request.urlopen(url, timeout=2) as page:  # noqa: S310 - an address of our own
-            return json.load(page)
+        connection.request("GET", address.path)
+        reply = connection.getresponse()
+        return json.load(reply) if reply.status == OK else None
     except (OSError, ValueError, HTTPException):
         return None
+    finally:
+        connection.close()
 
 
 def _wait(url: str, progress: Progress) -> None:
