@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from qgis.core import QgsProject
+from qgis.core import QgsApplication, QgsProject, QgsTask
 from qgis.gui import QgsMessageViewer
 from qgis.PyQt.QtCore import QObject, QTimer
 from qgis.PyQt.QtWidgets import QApplication, QMessageBox, QTextEdit
@@ -38,6 +38,10 @@ class Guide(QObject):
         self._timer.setInterval(50)
         self._timer.timeout.connect(self._tick)
         self._timer.start()
+        self._keeper = QTimer(self)
+        self._keeper.setInterval(5000)
+        self._keeper.timeout.connect(_keep_threads)
+        self._keeper.start()
 
     def _tick(self) -> None:
         if not self._walking:
@@ -65,8 +69,19 @@ class Guide(QObject):
             modal.close()
             return
         self._timer.stop()
+        self._keeper.stop()
         QgsProject.instance().setDirty(False)  # else QGIS asks whether to save
         iface.actionExit().trigger()
+
+
+def _keep_threads() -> None:
+    """Give the threads of QGIS's task manager something to do, in turn.
+
+    One that was idle for 30 seconds ends, and is started again for the next task. When it ends for the second time, as
+    QGIS closes, QGIS 3.40 crashes, whatever ran in it: its own algorithms do that, too.
+    """
+    silent = QgsTask.Flag.Hidden | QgsTask.Flag.Silent
+    QgsApplication.taskManager().addTask(QgsTask.fromFunction("", lambda task: None, flags=silent))
 
 
 def place(steps: Any) -> str:

@@ -77,11 +77,11 @@ def plugin_action(word: str) -> QAction | None:
     return next((action for action in actions if word in action.text()), None)
 
 
-def seconds_to_load() -> float | None:
-    """Give how long QGIS took to load our plugin, as its own profiler has it."""
+def seconds_at_start(what: str) -> float | None:
+    """Give how long something took when QGIS started, such as loading a plugin, as its own profiler has it."""
     profiler = QgsApplication.profiler()
     for index in indices(profiler, QModelIndex()):
-        if index.data() == PROVIDER:
+        if index.data() == what:
             return float(index.siblingAtColumn(1).data())
     return None
 

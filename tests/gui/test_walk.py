@@ -96,8 +96,9 @@ def test_torch_and_its_like_are_never_loaded_into_qgis(found: dict[str, Any]) ->
 
 
 def test_plugin_loads_in_no_time(found: dict[str, Any]) -> None:
-    # 0.15 s on an idle machine; what would make it seconds is an import of pandas or torch.
-    assert 0 < found["seconds_to_load"] < 2
+    # On an idle machine 0.2 s, and QGIS's own Python 0.5 to 1 s; compared, since machines are not always idle.
+    plugin, python = found["start_seconds"].values()
+    assert 0 < plugin < 2 * python
 
 
 def test_toolbox_shows_algorithms_and_models(found: dict[str, Any]) -> None:
