@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class TensorBoardLauncher(Algorithm):
     @classmethod
     def _stop(cls, server: _Server) -> None:
         server.child.stop()
-        if server in cls._servers:
+        with contextlib.suppress(ValueError):  # another thread was first
             cls._servers.remove(server)
 
 
