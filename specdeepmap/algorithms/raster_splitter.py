@@ -35,8 +35,14 @@ class RasterSplitter(Algorithm):
         return replace(job, classes=class_entries(layer, job.class_field))
 
     def check(self, job: Job, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        """Check the class field of vectors."""
+        """Check that the labels are others than the image, and the class field of vectors."""
         layer = self.parameterAsLayer(parameters, "LABELS", context)
+        image = self.parameterAsLayer(parameters, "IMAGE", context)
+        if layer is not None and image is not None and layer.source() == image.source():
+            raise ConfigError(
+                f"IMAGE and LABELS are both {layer.name()}. LABELS needs the class ids: another raster, polygons or "
+                "points."
+            )
         if not isinstance(layer, QgsVectorLayer):
             return
         names = [field.name() for field in layer.fields()]

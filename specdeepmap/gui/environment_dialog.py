@@ -103,7 +103,7 @@ class EnvironmentDialog(QDialog):
 
     def _make_found(self) -> QTreeWidget:
         self.found = QTreeWidget()
-        self.found.setHeaderLabels(["What is found", ""])
+        self.found.setHeaderLabels(["What", "Found"])
         self.found.setRootIsDecorated(False)
         self.found.setAlternatingRowColors(True)
         self.found.setWordWrap(True)
@@ -141,7 +141,8 @@ class EnvironmentDialog(QDialog):
         self.existing.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.choose = QPushButton("Choose…")
         self.choose.setToolTip("It is checked first: it needs the packages of requirements.txt and GDAL's bindings.")
-        self.forget = QPushButton("Do not use it")
+        self.forget = QPushButton("Use it no more")
+        self.forget.setMinimumWidth(120)
         self.choose.clicked.connect(self._choose)
         self.forget.clicked.connect(lambda: self._start("use", "--own"))
         row.addWidget(self.existing, 1)

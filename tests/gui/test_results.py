@@ -250,3 +250,15 @@ def test_all_layers_of_a_map_are_named_styled_and_in_order(
         assert (renderer.classificationMin(), renderer.classificationMax()) == (0.0, pytest.approx(highest))
         assert layers[name].dataProvider().sourceHasNoDataValue(1)
     assert {layers["Score table"].fields().field(name).typeName() for name in ("IoU", "F1")} == {"double"}
+
+
+def test_the_image_is_not_taken_for_its_own_labels(chain: Chain, qgis: Any) -> None:
+    """As QGIS fills in a fresh dialog: the active layer, in both fields."""
+    from qgis.core import QgsApplication, QgsProcessingContext
+
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("specdeepmap:rastersplitter")
+    values = {"IMAGE": str(chain.image), "LABELS": str(chain.image), "OUTPUT_FOLDER": "TEMPORARY_OUTPUT"}
+    ok, text = algorithm.checkParameterValues(values, QgsProcessingContext())
+    assert not ok and "IMAGE and LABELS are both" in text
+    ok, text = algorithm.checkParameterValues({**values, "LABELS": str(chain.labels)}, QgsProcessingContext())
+    assert ok, text

@@ -69,7 +69,7 @@ def write_report(
     _add_maps(report, names, census, assignment, grounds)
     report.legend({name: COLORS[name] for name in sets})
     if statistics is not None:
-        report.heading("Bands (training chips, scaled values)")
+        report.heading(f"Bands (training chips{', scaled values' if statistics.normalization.scale != 1 else ''})")
         _add_bands(report, statistics)
     report.heading("Files")
     files = (*CSV_NAMES.values(), SUMMARY_NAME, *([] if statistics is None else [STATISTICS_NAME]))

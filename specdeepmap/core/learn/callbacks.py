@@ -139,7 +139,7 @@ class Journal(Callback):
             "learning rate": row["lr"],
         }
         for entry, iou in zip(segmenter.card.classes.entries, segmenter.validation_tally.scores.iou, strict=True):
-            values[f"IoU per class (validation)/{entry.value} {entry.name}"] = float(iou)
+            values[f"validation IoU per class/{entry.value} {entry.name}"] = float(iou)
         known = {name: value for name, value in values.items() if math.isfinite(value)}
         trainer.logger.log_metrics(known, step=int(row["epoch"]))
 

@@ -281,7 +281,7 @@ def _add_chips(report: Report, examination: Examination) -> None:
     report.text("Image, reference and prediction. Grey: no data, or no label.")
     report.legend({entry.name: entry.color for entry in examination.card.classes.entries})
     showcase = examination.showcase
-    for which, exhibits in (("Worst", showcase.worst), ("Best", showcase.best)):
+    for which, exhibits in (("Fewest pixels right", showcase.worst), ("Most pixels right", showcase.best)):
         for exhibit in exhibits:
             share, pixels = 100 * exhibit.scores.overall_accuracy, int(exhibit.scores.matrix.sum())
             said = f"{share:.1f} % of {_counted(pixels, 'labelled pixel')} right"

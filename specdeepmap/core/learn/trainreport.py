@@ -25,6 +25,8 @@ HISTORY_NAME = "history.csv"
 
 TRAIN, VALIDATION, LINEAR, MAJORITY = "#0072b2", "#e69f00", "#009e73", "#999999"
 
+_REASON = "architecture_reason"  # the first sentence tells it
+
 _CURVES = (
     ("Loss", "loss", {"train": ("train_loss", TRAIN), "validation": ("val_loss", VALIDATION)}),
     ("Mean IoU", "mean IoU", {"train": ("train_iou", TRAIN), "validation": ("val_iou", VALIDATION)}),
@@ -96,7 +98,8 @@ def make_page(story: TrainingStory) -> str:
     _add_examples(report, story)
     _add_dataset(report, story)
     report.heading("Settings")
-    settings = [(name.upper(), _setting(value)) for name, value in story.card.settings.items()]
+    told = story.card.settings.items()
+    settings = [(name.upper(), _setting(value)) for name, value in told if value != "" and name != _REASON]
     report.table(("Parameter", "Value"), settings)
     report.heading("Versions")
     report.table(("Software", "Version"), list(story.card.versions.items()))
@@ -111,7 +114,7 @@ def _summary(story: TrainingStory) -> str:
     title = known.title if known is not None else card.architecture
     epochs = f"{len(story.rows)} epoch{'' if len(story.rows) == 1 else 's'}"
     backbone = f" with backbone {card.backbone}" if card.backbone else ""
-    why = card.settings.get("architecture_reason")
+    why = card.settings.get(_REASON)
     chosen = f", chosen since {why}," if why else ""
     trained = (
         f"{title}{backbone}{chosen} for {len(card.bands)} bands and {len(card.classes)} classes, was trained "

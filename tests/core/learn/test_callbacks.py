@@ -198,7 +198,7 @@ def test_the_journal_of_a_training(tmp_path: Path) -> None:
     logged.Reload()
     tags = logged.Tags()["scalars"]
     assert {"loss/train", "loss/validation", "mean IoU/train", "mean IoU/validation", "learning rate"} <= set(tags)
-    assert "IoU per class (validation)/2 class 2" in tags
+    assert "validation IoU per class/2 class 2" in tags
     losses = logged.Scalars("loss/validation")
     assert [event.step for event in losses] == [0, 1, 2]
     assert losses[-1].value == pytest.approx(rows[-1]["val_loss"])

@@ -224,8 +224,8 @@ def test_chips_and_warnings_are_shown() -> None:
     page = make_page(examination(warnings=("All is <b>lost</b>.",)), Path())
     assert warnings_of(page) == ["All is <b>lost</b>.", *warnings_of(make_page(examination(), Path()))]
     assert "<b>lost" not in page
-    assert "Worst: 1 of 10, 10.0 % of 10 labelled pixels right" in page
-    assert "Best: 8 of 10, 80.0 % of 10 labelled pixels right" in page
+    assert "Fewest pixels right: 1 of 10, 10.0 % of 10 labelled pixels right" in page
+    assert "Most pixels right: 8 of 10, 80.0 % of 10 labelled pixels right" in page
     assert page.count('src="data:image/png;base64,') == 2
     assert "1 labelled pixel right" in make_page(examination(showcase=case((0, 1))), Path())
 
