@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qgis.core import QgsProcessingContext
+from qgis.core import QgsLayerTreeLayer, QgsProcessingContext
+from qgis.utils import iface
 
 from specdeepmap.algorithms.base import Algorithm
 from specdeepmap.algorithms.styles import ClassStyle, RampStyle, show
@@ -27,10 +28,17 @@ class Mapper(Algorithm):
     JOB = PredictJob
     TABLES = ("SCORES_CSV", "CONFUSION_CSV")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._layer_is_selected = False
+
     def job(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Job:
         """Call the results after the image."""
         job = super().job(parameters, context)
         self.subject = self.parameterAsRasterLayer(parameters, "IMAGE", context).name()
+        self._layer_is_selected = iface is not None and isinstance(
+            iface.layerTreeView().currentNode(), QgsLayerTreeLayer
+        )
         return job
 
     def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:
@@ -50,4 +58,6 @@ class Mapper(Algorithm):
             path = getattr(result, name)
             if path is not None:
                 label = self.parameterDefinition(name.upper()).description()
-                show(context, path, label, f"{label} of {self.subject}", style, rank)
+                # Above a selected layer QGIS puts each result below the one before it, else above.
+                key = -rank if self._layer_is_selected else rank
+                show(context, path, label, f"{label} of {self.subject}", style, key)

@@ -122,7 +122,7 @@ class RampStyle(Style):
         layer.triggerRepaint()
 
 
-def show(context: QgsProcessingContext, path: Path, label: str, name: str, style: Style, rank: int) -> None:
+def show(context: QgsProcessingContext, path: Path, label: str, name: str, style: Style, sort_key: int) -> None:
     """Name, style and place a result, where it is going to be loaded.
 
     Args:
@@ -131,13 +131,13 @@ def show(context: QgsProcessingContext, path: Path, label: str, name: str, style
         label: the name that QGIS gives it by itself; any other was chosen by the user and stays.
         name: the better one.
         style: its look.
-        rank: the higher lies above the lower.
+        sort_key: results are put into the project from the lowest to the highest.
     """
     for place in context.layersToLoadOnCompletion():
         if Path(place) == path:  # the same place may be written with / and \ on Windows
             details = context.layerToLoadOnCompletionDetails(place)
             details.setPostProcessor(style)
-            details.layerSortKey = rank
+            details.layerSortKey = sort_key
             if details.name == label:
                 details.name = name
 

@@ -134,6 +134,12 @@ def test_map_is_shown_with_names_and_colours_of_its_classes(found: dict[str, Any
     assert seen["legend"][-len(LEGEND) :] == [name for _, name, _ in LEGEND]
 
 
+def test_the_map_lies_on_top_of_the_other_results(found: dict[str, Any]) -> None:
+    names = [Path(entry["source"].split("|")[0]).name for entry in found["layers"]]
+    results = [name for name in names if name in ("map.tif", "map.gpkg", "confidence.tif")]
+    assert results == ["map.tif", "map.gpkg", "confidence.tif"]
+
+
 def test_polygons_are_shown_like_the_map(found: dict[str, Any]) -> None:
     seen = layer(found, "map.gpkg")
     assert seen["valid"]
