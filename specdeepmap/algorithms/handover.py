@@ -19,7 +19,7 @@ _WIDGET = "specdeepmap.algorithms.widgets.HandedOnWidget"
 
 
 class HandOver:
-    """What the last successful runs of this session made. Setting and getting a value is safe in all threads."""
+    """What the last successful runs made since QGIS was started. Setting and getting a value is safe in all threads."""
 
     def __init__(self) -> None:
         self._paths: dict[tuple[str, str], Path] = {}

@@ -17,6 +17,7 @@ from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.options import DEVICES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from specdeepmap.core.learn.weights import WEIGHTS
 from tests.desktop import CHIPS, NAMES, SMALLEST, Chain
+from tests.eventloop import Outcome
 
 pytestmark = pytest.mark.gui
 
@@ -318,17 +319,6 @@ class Pulse:
     def _tick(self) -> None:
         now = time.monotonic()
         self.longest, self._last, self.ticks = max(self.longest, now - self._last), now, self.ticks + 1
-
-
-class Outcome:
-    """What a dialog's run came to."""
-
-    def __init__(self, dialog: Any) -> None:
-        self.ended, self.ok, self.results = False, False, {}
-        dialog.algorithmFinished.connect(self._end)
-
-    def _end(self, ok: bool, results: dict[str, Any]) -> None:
-        self.ended, self.ok, self.results = True, ok, results
 
 
 @pytest.mark.torch
