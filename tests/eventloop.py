@@ -25,6 +25,11 @@ def run_until(condition: Callable[[], object], seconds: float) -> bool:
     return True
 
 
+def wait(condition: Callable[[], object], seconds: float) -> None:
+    """Let the event loop run until something holds, which it must."""
+    assert run_until(condition, seconds), "it did not happen in time"
+
+
 class Outcome:
     """What the run of a Processing dialog came to."""
 

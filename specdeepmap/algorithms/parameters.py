@@ -93,7 +93,7 @@ def read_value(
     name = field.name.upper()
     if spec.kind in DESTINATIONS:
         target = parameters.get(name)
-        if isinstance(target, QgsProcessingOutputLayerDefinition) and not target.sink.staticValue():
+        if isinstance(target, QgsProcessingOutputLayerDefinition) and _is_empty(target.sink):
             return None  # as batches give outputs that are not wanted; QGIS would expect a layer
         return DESTINATIONS[spec.kind](algorithm, name, parameters, context) or None
     raw = parameters.get(name)
@@ -102,6 +102,12 @@ def read_value(
             raise ConfigError(f"{name} is missing; it has no default.")
         return field.default
     return _READERS[spec.kind](algorithm, name, parameters, context)
+
+
+def _is_empty(sink: QgsProperty) -> bool:
+    """Tell whether an output has no place; one that is known by an expression or a field only, has one."""
+    computed = (QgsProperty.Type.ExpressionBasedProperty, QgsProperty.Type.FieldBasedProperty)
+    return sink.propertyType() not in computed and not sink.staticValue()
 
 
 def is_unset(raw: Any) -> bool:

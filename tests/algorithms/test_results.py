@@ -184,9 +184,10 @@ def fine(tmp_path: Path) -> dict[str, dict[str, Any]]:
     for name in ("train_files.csv", "test_files.csv", "model.ckpt", "weights.pth"):
         (tmp_path / "data" / name).write_text("")
     image = write_raster(tmp_path / "image.tif", np.ones((2, 16, 16), np.uint8))
+    labels = write_raster(tmp_path / "labels.tif", np.ones((1, 16, 16), np.uint8))
     data = tmp_path / "data"
     return {
-        "rastersplitter": {"IMAGE": str(image), "LABELS": str(image), "OUTPUT_FOLDER": "TEMPORARY_OUTPUT"},
+        "rastersplitter": {"IMAGE": str(image), "LABELS": str(labels), "OUTPUT_FOLDER": "TEMPORARY_OUTPUT"},
         "datasetmaker": {"DATA_FOLDER": str(data)},
         "trainer": {"DATASET_FOLDER": str(data)},
         "tensorboard": {"LOG_FOLDER": str(tmp_path / "logs")},
@@ -481,3 +482,13 @@ def test_the_ramp_is_perceptually_uniform(qgis: Any) -> None:
     steps = np.diff(lightness)
     assert steps.min() > 0.75 * steps.mean()
     assert steps.max() < 1.25 * steps.mean()
+
+
+def test_an_output_whose_place_is_computed_is_not_taken_for_skipped(qgis: Any) -> None:
+    from qgis.core import QgsProperty
+
+    from specdeepmap.algorithms.parameters import _is_empty
+
+    assert _is_empty(QgsProperty()) and _is_empty(QgsProperty.fromValue(""))
+    assert not _is_empty(QgsProperty.fromExpression("@project_folder || '/map.tif'"))
+    assert not _is_empty(QgsProperty.fromValue("/a/map.tif"))

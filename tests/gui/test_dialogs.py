@@ -17,7 +17,7 @@ from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.options import DEVICES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from specdeepmap.core.learn.weights import WEIGHTS
 from tests.desktop import CHIPS, NAMES, SMALLEST, Chain
-from tests.eventloop import Outcome
+from tests.eventloop import Outcome, wait
 
 pytestmark = pytest.mark.gui
 
@@ -76,18 +76,6 @@ def open_dialog(qgis: Any) -> Iterator[Callable[[str], Any]]:
     for dialog in opened:
         dialog.close()
         dialog.deleteLater()
-
-
-def wait(condition: Callable[[], Any], seconds: float) -> None:
-    """Let QGIS's event loop run until something holds."""
-    from qgis.PyQt.QtCore import QEventLoop, QTimer
-
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        loop = QEventLoop()
-        QTimer.singleShot(20, loop.quit)
-        loop.exec()
 
 
 def test_the_class_field_follows_the_label_layer(open_dialog: Callable[[str], Any], project: Any, chain: Chain) -> None:

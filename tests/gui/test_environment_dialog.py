@@ -4,19 +4,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.eventloop import Lateness, percentile, run_until
+from tests.eventloop import Lateness, percentile, wait
 
 pytestmark = pytest.mark.gui
-
-
-def wait(condition: Callable[[], Any], seconds: float) -> None:
-    assert run_until(condition, seconds), "it did not happen in time"
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from specdeepmap.core.data.land import CLASSES
 from tests.desktop import Chain, session_folder
+from tests.eventloop import wait
 
 pytestmark = pytest.mark.gui
 
@@ -33,18 +33,6 @@ def create(name: str) -> Any:
     from qgis.core import QgsApplication
 
     return QgsApplication.processingRegistry().createAlgorithmById(f"specdeepmap:{name}")
-
-
-def wait(condition: Callable[[], Any], seconds: float) -> None:
-    """Let QGIS's event loop run until something holds."""
-    from qgis.PyQt.QtCore import QEventLoop, QTimer
-
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        loop = QEventLoop()
-        QTimer.singleShot(50, loop.quit)
-        loop.exec()
 
 
 def legend(layer: Any) -> list[tuple[int, str, str]]:
