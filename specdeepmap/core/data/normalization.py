@@ -17,6 +17,9 @@ from specdeepmap.core.record import Record
 
 Floats = NDArray[np.float64]
 
+_BLOCK = 2**16
+"""Values that are normalised at a time: 256 KB of float32, which fit into a core's cache."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization(Record):
@@ -52,18 +55,29 @@ class Normalization(Record):
         """Normalise an image ``(bands, rows, columns)``; missing pixels and bad bands become 0.
 
         0 is the mean of a normalised band: a network sees missing data as average, never as an extreme.
-        Computed in float32, one fused multiply and add per value.
+        Computed in float32, one multiplication and one addition per value. Some rows at a time, so that what is between
+        stays in the processor's cache, and so that turning the bands round costs nothing.
+
+        Returns:
+            ``(bands, rows, columns)`` with the bands of a pixel side by side in memory, as networks want them.
         """
+        bands, rows, columns = values.shape
         shape = (-1, 1, 1)
-        std = np.asarray(self.std)
+        std, bad = np.asarray(self.std), np.asarray(self.bad, np.bool_)
         factor = (1.0 / (self.scale * std)).astype(np.float32).reshape(shape)
         offset = (-np.asarray(self.mean) / std).astype(np.float32).reshape(shape)
-        used = valid & ~np.asarray(self.bad).reshape(shape)
+        pixels = np.empty((rows, columns, bands), np.float32)
+        step = max(_BLOCK // max(bands * columns, 1), 1)
         with np.errstate(invalid="ignore", over="ignore"):  # missing pixels may hold anything
-            normalized = np.empty(values.shape, np.float32)
-            np.multiply(values, factor, out=normalized, dtype=np.float32, casting="unsafe")  # no copy before
-            normalized += offset
-        return normalized if used.all() else np.where(used, normalized, np.float32(0))
+            for start in range(0, rows, step):
+                part = np.s_[:, start : start + step]
+                block = np.multiply(values[part], factor, dtype=np.float32, casting="unsafe")  # no copy before
+                block += offset
+                if not (used := valid[part]).all():
+                    np.copyto(block, 0, where=~used)
+                block[bad] = 0
+                pixels[start : start + step] = block.transpose(1, 2, 0)
+        return pixels.transpose(2, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)

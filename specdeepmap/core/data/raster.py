@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,8 +234,7 @@ class Raster:
             x, y = int(columns.min()), int(rows.min())
             seen = Window(x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y)
             values, valid = self.read(seen)
-            pick = (slice(None), (rows - y)[:, None], columns - x)
-            return values[pick], valid[pick]
+            return _picked(values, rows - y, columns - x), _picked(valid, rows - y, columns - x)
         values, valid = self.read(inside)
         pads = (
             (0, 0),
@@ -285,6 +285,14 @@ def _side_file_matters(name: str) -> bool:
     except OSError:
         return False
     return any(tag in text for tag in (b"<NoDataValue", b"<GeoTransform", b"<SRS", b"<GCPList", b"MaskBand"))
+
+
+def _picked(values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
+    """Pick rows and columns of ``(bands, rows, columns)``: an axis at a time, and whole rows first, is fastest."""
+    for axis, places in ((1, rows), (2, columns)):
+        if not np.array_equal(places, np.arange(values.shape[axis])):
+            values = values.take(places, axis=axis)
+    return values
 
 
 def _mirrored(start: int, end: int, size: int) -> NDArray[np.intp]:

@@ -79,8 +79,8 @@ def load_chip(pair: ChipPair, normalization: Normalization) -> LoadedChip:
 
 def data_mask(valid: NDArray[np.bool_], normalization: Normalization) -> NDArray[np.bool_]:
     """Tell where an image has data in at least one band that the network uses: ``(rows, columns)``."""
-    usable = ~np.asarray(normalization.bad)
-    return np.asarray(valid[usable].any(axis=0), np.bool_)
+    bad = np.asarray(normalization.bad, np.bool_)
+    return np.asarray((valid[~bad] if bad.any() else valid).any(axis=0), np.bool_)
 
 
 class Chips:
@@ -217,9 +217,12 @@ def collate(samples: Sequence[Sample]) -> Sample:
         pads = (0, width - labels.shape[1], 0, height - labels.shape[0])
         images.append(functional.pad(image, pads) if any(pads) else image)
         masks.append(functional.pad(labels, pads, value=IGNORE_INDEX) if any(pads) else labels)
-    # Stacked as they lie in memory: what follows then need not turn the batch over again.
-    stacked = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
-    return stacked, torch.stack(masks)
+    return stacked(images), torch.stack(masks)
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Stack images ``(C, H, W)`` whose bands lie side by side in memory, and leave them so."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def channels_last(image: NDArray[np.float32]) -> Tensor:

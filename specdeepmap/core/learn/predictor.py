@@ -20,6 +20,7 @@ from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_
 from specdeepmap.core.learn.checkpoint import load_checkpoint, rebuild_network
 from specdeepmap.core.learn.fitting import Hardware
 from specdeepmap.core.learn.fusion import fused
+from specdeepmap.core.learn.loader import channels_last, stacked
 from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, reuse_memory
 from specdeepmap.core.progress import Progress
 
@@ -153,8 +154,8 @@ class Predictor:
 
     def _run(self, images: Images, read: Callable[[Tensor], Tensor]) -> NDArray[np.generic]:
         with torch.inference_mode(), Hardware(self.device, self.precision).autocast():
-            # The first layer turns the bands round faster than a copy would.
-            batch = torch.from_numpy(np.stack(images) if len(images) > 1 else images[0][None]).to(self.device)
+            tensors = [channels_last(image) for image in images]
+            batch = (stacked(tensors) if len(tensors) > 1 else tensors[0][None]).to(self.device)
             total = read(self.network(batch))
             for turn in self._turns[1:]:
                 total += turned(read(self.network(turned(batch, turn))), turn, back=True)

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Mapping: the tiles of an image go through a network and come out as the pieces of a map.
 
-On a graphics card, and on processors with cores to spare, reading, network and writing overlap, a thread each: GDAL and
-numpy leave Python's lock. Where the network needs every core, they take turns: a core that is taken from it makes the
-others wait, which costs more than it saves. One batch is read ahead and one is being written, so that memory does not
-depend on the size of the image.
+GDAL, numpy and PyTorch leave Python's lock, so that threads work at the same time. On a graphics card reading, network
+and writing overlap, a thread each. On a processor several batches are in work side by side, each with a share of the
+cores: a layer that all cores compute together waits for the slowest of them, and for what reads or writes meanwhile.
+Only a few batches are read ahead, so that memory does not depend on the size of the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from specdeepmap.core.data.blending import Blender
 from specdeepmap.core.data.classes import IGNORE_INDEX
 from specdeepmap.core.data.maplayers import Floats, Layers, Piece
 from specdeepmap.core.data.normalization import Normalization
+from specdeepmap.core.data.parallel import in_threads
 from specdeepmap.core.data.raster import Raster, widen_cache
 from specdeepmap.core.data.tiling import TileWindow, Window, covering, map_windows
 from specdeepmap.core.errors import DeviceError
@@ -34,8 +34,8 @@ from specdeepmap.core.progress import Progress
 MOST_EMPTY = 8
 """Tiles of a batch for each one that has data, at most: empty ones cost memory, too, and a cancel waits for them."""
 
-MANY_CORES = 6
-"""From so many on, the network leaves one to reading and writing."""
+SIDE_BY_SIDE = 4
+"""Batches that a processor works on at a time, at most: each takes memory."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +96,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class LoadedTile:
-    """A tile ready for the network.
+class Tile:
+    """A tile as it was read.
 
     Attributes:
         row, column: number of the tile along both axes.
         window: in map pixels.
-        image: normalised; None where the tile has no data at all.
+        raw: values ``(bands, rows, columns)``, and which of them are data; None where the tile has no data at all.
         has_data: where the image has data, ``(rows, columns)``.
     """
 
     row: int
     column: int
     window: TileWindow
-    image: Floats | None
+    raw: tuple[NDArray[np.generic], NDArray[np.bool_]] | None
     has_data: NDArray[np.bool_]
+
+    def image(self, normalization: Normalization) -> Floats | None:
+        """Give what the network sees; None where the tile has no data at all."""
+        return None if self.raw is None else normalization.apply(*self.raw)
 
 
 @dataclass
@@ -133,93 +137,128 @@ def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, pr
     finisher = _Finisher(plan, layers, len(predictor.card.classes))
     width, height = plan.tile
     widen_cache(image.cache_need(height, width) + layers.cache_need(height))
-    done = 0
-    with _workers(predictor.device) as (reader, writer):
-        source = read_tiles(image, plan, predictor.card.normalization)
-        ahead = reader.submit(next, source, None)
-        writing: Future[None] | None = None
-        while (batch := ahead.result()) is not None:
-            ahead = reader.submit(next, source, None)
-            progress.check()
-            found = _predict(predictor, batch, with_probabilities)
-            if writing is not None:
-                writing.result()
-            writing = writer.submit(finisher.add, batch, found)
-            done += len(batch)
-            progress.report(done / count)
-        if writing is not None:
-            writing.result()
+
+    def predict(batch: Sequence[Tile]) -> _Found:
+        with _memory_told(plan, image):
+            return _predict(predictor, batch, with_probabilities)
+
+    def finish(found: _Found) -> None:
+        finisher.add(*found)
+        done.append(len(found[0]))
+        progress.report(sum(done) / count)
+
+    done: list[int] = []
+    batches = read_tiles(image, plan, predictor.card.normalization)
+    if predictor.device.type == "cpu":
+        _side_by_side(batches, predict, finish, count, progress)
+    else:
+        _in_line(batches, predict, finish, progress)
     return finisher.counts
 
 
-class _AtOnce(Executor):
-    """Do what is submitted, at once."""
+def _side_by_side(
+    batches: Iterator[list[Tile]],
+    predict: Callable[[list[Tile]], _Found],
+    finish: Callable[[_Found], None],
+    count: int,
+    progress: Progress,
+) -> None:
+    """Predict batches in threads that share the cores; read, and finish in order, in this one.
 
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **more: Any) -> Future[Any]:
-        """Work, and give the result."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(work(*arguments, **more))
-        except Exception as error:  # it is raised where the result is asked for, as threads do
-            future.set_exception(error)
-        return future
-
-
-@contextmanager
-def _workers(device: torch.device) -> Iterator[tuple[Executor, Executor]]:
-    """Give those who read and write: threads where the network leaves cores to them."""
+    Args:
+        count: of the tiles; of batches there are fewer, so that ``finish`` is ahead with the share of the work.
+    """
     cores = torch.get_num_threads()
-    if device.type == "cpu" and cores < MANY_CORES:
-        yield _AtOnce(), _AtOnce()
-        return
+    workers = min(cores, SIDE_BY_SIDE)
+    torch.set_num_threads(cores // workers)  # of each thread that starts from now on
+    try:
+        with closing(in_threads(predict, batches, count, progress, ahead=workers + 1, threads=workers)) as found:
+            for each in found:
+                finish(each)
+    finally:
+        torch.set_num_threads(cores)
+
+
+def _in_line(
+    batches: Iterator[list[Tile]],
+    predict: Callable[[list[Tile]], _Found],
+    finish: Callable[[_Found], None],
+    progress: Progress,
+) -> None:
+    """Predict in this thread, while others read the next batch and write the last one."""
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        try:
-            if device.type == "cpu":
-                torch.set_num_threads(cores - 1)
-            yield reader, writer
-        finally:
-            torch.set_num_threads(cores)
+        ahead = reader.submit(next, batches, None)
+        writing: Future[None] | None = None
+        while (batch := ahead.result()) is not None:
+            ahead = reader.submit(next, batches, None)
+            progress.check()
+            found = predict(batch)
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(finish, found)
+        if writing is not None:
+            writing.result()
 
 
-def read_tiles(image: Raster, plan: Plan, normalization: Normalization) -> Iterator[list[LoadedTile]]:
+def read_tiles(image: Raster, plan: Plan, normalization: Normalization) -> Iterator[list[Tile]]:
     """Read tiles in batches, of which none goes over the end of a row: so each process makes the same ones.
 
     Tiles without data cost the network nothing, and do not count.
+
+    Args:
+        image: is mirrored at its borders.
+        plan: of the tiles.
+        normalization: says which bands the network uses.
     """
     for row in plan.read_rows:
-        batch: list[LoadedTile] = []
+        batch: list[Tile] = []
         full = 0
         for column, window in enumerate(plan.rows[row]):
             if full == plan.batch or len(batch) == MOST_EMPTY * plan.batch:
                 yield batch
                 batch, full = [], 0
-            try:
+            with _memory_told(plan, image):
                 values, valid = image.read_padded(window.read.moved(plan.area.x, plan.area.y), mirror=True)
                 has_data = data_mask(valid, normalization)
-                normalized = normalization.apply(values, valid) if has_data.any() else None
-            except MemoryError as error:
-                raise DeviceError(
-                    f"The memory does not suffice for tiles of {plan.tile[0]} x {plan.tile[1]} pixels with "
-                    f"{image.count} bands. Take a smaller TILE_SIZE, or leave it out."
-                ) from error
-            full += normalized is not None
-            batch.append(LoadedTile(row, column, window, normalized, has_data))
+            empty = not has_data.any()
+            full += not empty
+            batch.append(Tile(row, column, window, None if empty else (values, valid), has_data))
         yield batch
 
 
-_Found = tuple[NDArray[np.uint8] | None, Floats | None]
+@contextmanager
+def _memory_told(plan: Plan, image: Raster) -> Iterator[None]:
+    """Say what to do where the memory does not suffice.
+
+    Raises:
+        DeviceError: if it does not.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise DeviceError(
+            f"The memory does not suffice for tiles of {plan.tile[0]} x {plan.tile[1]} pixels with {image.count} "
+            "bands. Take a smaller TILE_SIZE, or leave it out."
+        ) from error
+
+
+_Result = tuple[NDArray[np.uint8] | None, Floats | None]
 """Class indices or probabilities of a tile; neither of one without data."""
 
+_Found = tuple[Sequence[Tile], Sequence[_Result]]
+"""A batch, and what the network finds on each of its tiles."""
 
-def _predict(predictor: Predictor, batch: Sequence[LoadedTile], with_probabilities: bool) -> list[_Found]:
+
+def _predict(predictor: Predictor, batch: Sequence[Tile], with_probabilities: bool) -> _Found:
     """Run the network on the tiles of a batch that have data."""
-    images = [tile.image for tile in batch if tile.image is not None]
-    results: Iterator[_Found] = iter(())
+    prepared = (tile.image(predictor.card.normalization) for tile in batch)
+    images = [image for image in prepared if image is not None]
+    results: Iterator[_Result] = iter(())
     if images and with_probabilities:
         results = ((None, chances) for chances in predictor.probabilities(images))
     elif images:
         results = ((indices, None) for indices in predictor.classes(images))
-    return [(None, None) if tile.image is None else next(results) for tile in batch]
+    return batch, [(None, None) if tile.raw is None else next(results) for tile in batch]
 
 
 class _Finisher:
@@ -237,13 +276,13 @@ class _Finisher:
         self._end = plan.reach[1]
         self.counts = Counts()
 
-    def add(self, batch: Sequence[LoadedTile], found: Sequence[_Found]) -> None:
+    def add(self, batch: Sequence[Tile], found: Sequence[_Result]) -> None:
         """Finish the tiles of a batch."""
         for tile, (indices, probabilities) in zip(batch, found, strict=True):
             if self._blender is not None:
                 for piece in self._blended(self._blender, tile, probabilities):
                     self._write(piece)
-            elif tile.image is not None:
+            elif tile.raw is not None:
                 self._write(_cropped(tile, indices, probabilities))
 
     def _write(self, piece: Piece) -> None:
@@ -253,7 +292,7 @@ class _Finisher:
         self.counts.lost += int(lost.sum())
         self._layers.write(replace(piece, has_data=piece.has_data & ~lost) if lost.any() else piece)
 
-    def _blended(self, blender: Blender, tile: LoadedTile, probabilities: Floats | None) -> Iterator[Piece]:
+    def _blended(self, blender: Blender, tile: Tile, probabilities: Floats | None) -> Iterator[Piece]:
         """Give the pieces that a tile makes complete."""
         if probabilities is None:  # its neighbours have no data, either, where they meet it
             probabilities = np.zeros((self._classes, *tile.has_data.shape), np.float32)
@@ -262,7 +301,7 @@ class _Finisher:
                 yield Piece(window, likeliest(sums), sums, has_data)
 
 
-def _cropped(tile: LoadedTile, indices: NDArray[np.uint8] | None, probabilities: Floats | None) -> Piece:
+def _cropped(tile: Tile, indices: NDArray[np.uint8] | None, probabilities: Floats | None) -> Piece:
     """Give what is kept of a tile."""
     keep = tile.window.keep
     core = keep.moved(-tile.window.read.x, -tile.window.read.y)

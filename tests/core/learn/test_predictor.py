@@ -46,8 +46,9 @@ def test_training_tester_and_mapper_see_the_same_bits(dataset_folder: Path, pred
         tested = load_chip(pair, predictor.card.normalization)
         window = Window(*offsets(pair.name), 32, 32)
         (mapped,) = next(read_tiles(image, Plan(window, (32, 32), 0, 1), predictor.card.normalization))
-        assert mapped.image is not None
-        assert trained.numpy().tobytes() == tested.image.tobytes() == mapped.image.tobytes()
+        seen = mapped.image(predictor.card.normalization)
+        assert seen is not None
+        assert trained.numpy().tobytes() == tested.image.tobytes() == seen.tobytes()
         assert np.array_equal(tested.has_data, mapped.has_data)
         assert np.array_equal(dataset.classes.encode(tested.labels), encoded.numpy())
         missing += int((~mapped.has_data).sum())
