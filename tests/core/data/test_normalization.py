@@ -143,3 +143,24 @@ def test_impossible_statistics_are_refused(
 ) -> None:
     with pytest.raises(ConfigError):
         Normalization(scale=1.0, mean=mean, std=std, bad=bad)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 50, 2**16]))
+def test_apply_equals_the_formula_however_many_rows_it_takes_at_a_time(
+    seed: int, bands: int, rows: int, columns: int, block: int
+) -> None:
+    random = np.random.default_rng(seed)
+    image = random.integers(-3000, 9000, (bands, rows, columns)).astype("i2")
+    valid = random.random(image.shape) > random.choice([0.0, 0.2])
+    mean, std = random.normal(0.3, 0.2, bands), random.uniform(0.01, 2, bands)
+    bad = tuple((random.random(bands) < 0.2).tolist())
+    made = Normalization(scale=1e4, mean=tuple(mean.tolist()), std=tuple(std.tolist()), bad=bad)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("specdeepmap.core.data.normalization._BLOCK", block)
+        normalized = made.apply(image, valid)
+    factor, offset = (1.0 / (1e4 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    wanted = image.astype(np.float32) * factor[:, None, None] + offset[:, None, None]
+    wanted[~valid] = 0
+    wanted[list(bad)] = 0
+    assert normalized.tobytes() == wanted.tobytes()
+    assert normalized.transpose(1, 2, 0).flags.c_contiguous, "the bands of a pixel lie side by side"

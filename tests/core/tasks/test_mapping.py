@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from specdeepmap.core.data.maplayers import MAP, PROBABILITIES, Layers
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
-from specdeepmap.core.errors import ConfigError, DeviceError, RasterError
+from specdeepmap.core.errors import Canceled, ConfigError, DeviceError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn import predictor as predictor_module
 from specdeepmap.core.learn.architectures import ARCHITECTURES, Architecture
@@ -180,6 +181,67 @@ def test_blending_leaves_no_edge_where_two_tiles_disagree(tmp_path: Path) -> Non
     smooth = np.abs(np.diff(read_pixels(tmp_path / "whole.tif")[0, 20])).max()
     assert steps[True].max() <= steps[False].max() + 1e-6
     assert steps[True].max() < 1.5 * smooth + 0.01
+
+
+class Tardy(Identity):
+    """An identity that is slow with the tile that has the class of the first band in its first pixel."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images[0, :, 0, 0].argmax() == 0:
+            time.sleep(0.05)
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("way", ["plain", "blend"])
+def test_tiles_that_are_done_out_of_order_come_to_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    tardy = Architecture("Tardy", "", build=Tardy, stride=1, local=True)
+    monkeypatch.setitem(ARCHITECTURES, "tardy", tardy)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    given: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+    values, wanted = invent(64, 48)
+    image, model = write_image(tmp_path / "image.tif", values), write_model(tmp_path / "model.ckpt", "tardy")
+    run(tmp_path, image, model, tile_size=16, batch_size=1, overlap=10.0, blend=way == "blend")
+    assert np.array_equal(read_pixels(tmp_path / "map.tif")[0], wanted)
+    assert given == [1, 3], "each of three threads has a core; afterwards all is as it was"
+
+
+def test_what_fails_beside_the_others_is_told_and_leaves_nothing(
+    scene: tuple[Path, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Normalization.apply, []
+
+    def scarce(self: Normalization, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            raise MemoryError
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Normalization, "apply", scarce)
+    cores = torch.get_num_threads()
+    with pytest.raises(DeviceError, match=r"tiles of 16 x 16 pixels with 3 bands\. Take a smaller TILE_SIZE"):
+        run(tmp_path, scene[0], write_model(tmp_path / "model.ckpt"), tile_size=16, batch_size=1)
+    assert torch.get_num_threads() == cores
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tif", "model.ckpt"]
+
+
+def test_a_cancel_stops_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, seen = Recorder(), []
+    real = Predictor.classes
+
+    def watched(self: Predictor, images: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 3:
+            progress.cancel()
+        return real(self, images)
+
+    monkeypatch.setattr(Predictor, "classes", watched)
+    image = write_image(tmp_path / "image.tif", invent(160, 160)[0])
+    with pytest.raises(Canceled):
+        run(tmp_path, image, write_model(tmp_path / "model.ckpt"), progress, tile_size=16, batch_size=1)
+    assert len(seen) < 10 and not (tmp_path / "map.tif").exists()
 
 
 @pytest.mark.parametrize("blended", [False, True])
