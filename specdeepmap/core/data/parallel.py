@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
@@ -30,7 +30,7 @@ def in_threads(
     ahead: int = 32,
     group: int = 1,
     threads: int = THREADS,
-) -> Iterator[U]:
+) -> Generator[U, None, None]:
     """Work on items in threads and yield the results in the order of the items.
 
     Items are taken in the calling thread, and only as many as ``ahead`` are in work, so that memory stays

@@ -173,7 +173,7 @@ class Segmenter(lightning.LightningModule):
         return (images, labels) if self._augment is None else self._augment(images, labels, random)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Move a schedule of steps on, and let the gradients go: while the next batch goes forward they are of no use."""
+        """Move a schedule of steps on; let the gradients go, which are of no use while the next batch goes forward."""
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad(set_to_none=True)
         if SCHEDULERS[self.recipe.scheduler].interval == "step":

@@ -117,6 +117,16 @@ class Tile:
         return None if self.raw is None else normalization.apply(*self.raw)
 
 
+_Ready = tuple[Sequence[Tile], Sequence[Floats | None]]
+"""A batch, and what the network sees of each of its tiles; None for those without data."""
+
+_Result = tuple[NDArray[np.uint8] | None, Floats | None]
+"""Class indices or probabilities of a tile; neither of one without data."""
+
+_Found = tuple[Sequence[Tile], Sequence[_Result]]
+"""A batch, and what the network finds on each of its tiles."""
+
+
 @dataclass
 class Counts:
     """Pixels of a map that have image data, and those of them that got no class: the network gave no number."""
@@ -138,21 +148,22 @@ def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, pr
     width, height = plan.tile
     widen_cache(image.cache_need(height, width) + layers.cache_need(height))
 
-    def predict(batch: Sequence[Tile]) -> _Found:
+    def prepare(batch: list[Tile]) -> _Ready:
         with _memory_told(plan, image):
-            return _predict(predictor, batch, with_probabilities)
+            return batch, [tile.image(predictor.card.normalization) for tile in batch]
+
+    def predict(ready: _Ready) -> _Found:
+        return _predict(predictor, *ready, with_probabilities)
 
     def finish(found: _Found) -> None:
         finisher.add(*found)
-        done.append(len(found[0]))
-        progress.report(sum(done) / count)
+        progress.report(finisher.done / count)
 
-    done: list[int] = []
     batches = read_tiles(image, plan, predictor.card.normalization)
     if predictor.device.type == "cpu":
-        _side_by_side(batches, predict, finish, count, progress)
+        _side_by_side(batches, lambda batch: predict(prepare(batch)), finish, count, progress)
     else:
-        _in_line(batches, predict, finish, progress)
+        _in_line(map(prepare, batches), predict, finish, progress)
     return finisher.counts
 
 
@@ -180,8 +191,8 @@ def _side_by_side(
 
 
 def _in_line(
-    batches: Iterator[list[Tile]],
-    predict: Callable[[list[Tile]], _Found],
+    batches: Iterator[_Ready],
+    predict: Callable[[_Ready], _Found],
     finish: Callable[[_Found], None],
     progress: Progress,
 ) -> None:
@@ -242,23 +253,17 @@ def _memory_told(plan: Plan, image: Raster) -> Iterator[None]:
         ) from error
 
 
-_Result = tuple[NDArray[np.uint8] | None, Floats | None]
-"""Class indices or probabilities of a tile; neither of one without data."""
-
-_Found = tuple[Sequence[Tile], Sequence[_Result]]
-"""A batch, and what the network finds on each of its tiles."""
-
-
-def _predict(predictor: Predictor, batch: Sequence[Tile], with_probabilities: bool) -> _Found:
+def _predict(
+    predictor: Predictor, batch: Sequence[Tile], images: Sequence[Floats | None], with_probabilities: bool
+) -> _Found:
     """Run the network on the tiles of a batch that have data."""
-    prepared = (tile.image(predictor.card.normalization) for tile in batch)
-    images = [image for image in prepared if image is not None]
+    seen = [image for image in images if image is not None]
     results: Iterator[_Result] = iter(())
-    if images and with_probabilities:
-        results = ((None, chances) for chances in predictor.probabilities(images))
-    elif images:
-        results = ((indices, None) for indices in predictor.classes(images))
-    return batch, [(None, None) if tile.raw is None else next(results) for tile in batch]
+    if seen and with_probabilities:
+        results = ((None, chances) for chances in predictor.probabilities(seen))
+    elif seen:
+        results = ((indices, None) for indices in predictor.classes(seen))
+    return batch, [(None, None) if image is None else next(results) for image in images]
 
 
 class _Finisher:
@@ -275,9 +280,12 @@ class _Finisher:
         self._blender = plan.blender() if plan.blended else None
         self._end = plan.reach[1]
         self.counts = Counts()
+        self.done = 0
+        """Tiles so far."""
 
     def add(self, batch: Sequence[Tile], found: Sequence[_Result]) -> None:
         """Finish the tiles of a batch."""
+        self.done += len(batch)
         for tile, (indices, probabilities) in zip(batch, found, strict=True):
             if self._blender is not None:
                 for piece in self._blended(self._blender, tile, probabilities):

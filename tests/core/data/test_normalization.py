@@ -145,7 +145,9 @@ def test_impossible_statistics_are_refused(
         Normalization(scale=1.0, mean=mean, std=std, bad=bad)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 50, 2**16]))
+@given(
+    st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 50, 2**16])
+)
 def test_apply_equals_the_formula_however_many_rows_it_takes_at_a_time(
     seed: int, bands: int, rows: int, columns: int, block: int
 ) -> None:
