@@ -103,6 +103,22 @@ def test_nothing_is_validated_before_the_training(tmp_path: Path) -> None:
     assert said == ["train", "train", "validate"] * 2
 
 
+class Held(lightning.Callback):
+    """Counts the gradients that are held while a batch goes forward."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def on_train_batch_start(self, trainer: Any, segmenter: Any, *_: Any) -> None:
+        self.counts.append(sum(parameter.grad is not None for parameter in segmenter.parameters()))
+
+
+def test_no_gradient_is_held_while_a_batch_goes_forward(tmp_path: Path) -> None:
+    held, segmenter = Held(), small_segmenter()
+    fit_samples(segmenter, tmp_path, samples(10), epochs=2, callbacks=(held,))
+    assert held.counts == [0] * 6, "they are as large as the network"
+
+
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     ends = []
     for name in ("one", "two"):
