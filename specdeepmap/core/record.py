@@ -31,6 +31,9 @@ LARGEST = 2**63 - 1
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxother, _SHOWN.maxstring = 2, 200, 200
 
+_LONGEST = 600
+"""Characters of a path, or of what a library says of a value, that a message shows."""
+
 Options = Callable[[], Mapping[str, str]]
 """Gives the names of an option and the texts that a dialog shows for them."""
 
@@ -99,6 +102,12 @@ def shown(value: object) -> str:
         return _SHOWN.repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
         return "a number of thousands of digits"
+
+
+def shortened(text: object) -> str:
+    """Give a text for a message whole, or where it is very long its beginning and its end."""
+    whole = str(text)
+    return whole if len(whole) <= _LONGEST else f"{whole[: _LONGEST // 2]}…{whole[-_LONGEST // 2 :]}"
 
 
 def parse_number(name: str, value: object, whole: bool) -> int | float:

@@ -125,7 +125,10 @@ def test_one_file(case: CaseMaker, verb: str, name: str, damage: str, seed: int)
     said = broken.outcome()
     judge(broken, said)
     if damage in ("empty", "another file", "a folder") and not name.endswith("dataset/tiles.gpkg"):
-        assert said and Path(name).stem.split("_tile")[0] in said, said
+        if not said and verb == "prepare" and "/images/" in name:  # of other sets' images it needs the names only
+            assert Path(name).name not in (broken.out / "train_files.csv").read_text(encoding="utf-8")
+        else:
+            assert said and Path(name).stem.split("_tile")[0] in said, said
 
 
 def judge(broken: Case, said: str) -> None:
@@ -254,16 +257,17 @@ def test_inputs_that_are_swapped(case: CaseMaker, verb: str, one: str, other: st
 # Job files --------------------------------------------------------------------------------------------------------
 
 
-class Misprinted:
-    """A job whose file is damaged on its way to the child."""
+def misprinted(job: Job, damage: Damage, chance: random.Random) -> Any:
+    """Give a job whose file is damaged on its way to the child."""
 
-    def __init__(self, job: Job, damage: Damage, chance: random.Random) -> None:
-        self._job, self._damage, self._chance = job, damage, chance
-        self.result = job.result
+    class Misprinted:
+        result = job.result
 
-    def save(self, path: Path) -> None:
-        self._job.save(path)
-        self._damage(path, self._chance)
+        def save(self, path: Path) -> None:
+            job.save(path)
+            damage(path, chance)
+
+    return Misprinted()
 
 
 @pytest.mark.parametrize("seed", some(1, 20))
@@ -271,8 +275,7 @@ class Misprinted:
 @pytest.mark.parametrize("verb", sample(["prepare", "evaluate"], 1))
 def test_job_files(case: CaseMaker, verb: str, damage: str, seed: int) -> None:
     broken = case(verb)
-    misprinted: Any = Misprinted(broken.job(), DAMAGES[damage], seeded(f"{verb} {damage} {seed}"))
-    said = broken.outcome(job=misprinted)
+    said = broken.outcome(job=misprinted(broken.job(), DAMAGES[damage], seeded(f"{verb} {damage} {seed}")))
     assert said or damage == "flipped bits"
     broken.assert_inputs_untouched()
     if said:

@@ -25,7 +25,7 @@ from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import write_table
 from specdeepmap.core.data.splits import SPLIT_NAMES
 from specdeepmap.core.errors import ConfigError, DatasetError
-from specdeepmap.core.record import LARGEST
+from specdeepmap.core.record import LARGEST, shortened
 
 CSV_NAMES = {"train": "train_files.csv", "validation": "validation_files.csv", "test": "test_files.csv"}
 SUMMARY_NAME = "Summary_train_val.csv"
@@ -94,9 +94,9 @@ class Dataset:
             )
         classes, weights, scale = read_summary(folder / SUMMARY_NAME)
         tables = {name: folder / CSV_NAMES[name] for name in SPLIT_NAMES}
-        chips = {name: read_pairs(path) if path.is_file() else () for name, path in tables.items()}
+        chips = {name: read_pairs(path) if path.exists() else () for name, path in tables.items()}
         path = folder / STATISTICS_NAME
-        statistics = read_statistics(path, scale) if path.is_file() else None
+        statistics = read_statistics(path, scale) if path.exists() else None
         return cls(folder, chips, classes, weights, scale, statistics)
 
     @property
@@ -184,7 +184,7 @@ def read_pairs(path: Path, parameter: str = "DATASET_FOLDER") -> tuple[ChipPair,
         for chip in (pair.image, pair.label):
             if not _is_there(chip):
                 raise DatasetError(
-                    f"{parameter}: {path} names the chip {chip}, which does not exist. Was the folder moved "
+                    f"{parameter}: {path} names the chip {shortened(chip)}, which does not exist. Was the folder moved "
                     "without its chips? Run the Dataset Maker again."
                 )
     return pairs
@@ -233,7 +233,7 @@ def read_summary(path: Path) -> tuple[ClassTable, tuple[float, ...], float]:
         text = (rows[0].get("Scaler") or "").strip()
         scale = 1.0 if text.lower() in ("", "none", "nan") else float(text)
     except _NO_NUMBER as error:
-        raise DatasetError(f"{path} holds a number that cannot be read: {error}.") from error
+        raise DatasetError(f"{path} holds a number that cannot be read: {shortened(error)}.") from error
     if not 0 < scale < math.inf:
         raise DatasetError(f"{path}: the scaler is {scale:g}; it must be a finite number greater than 0.")
     if not all(0 <= weight < math.inf for weight in weights):
@@ -241,7 +241,7 @@ def read_summary(path: Path) -> tuple[ClassTable, tuple[float, ...], float]:
     try:
         return ClassTable(entries=tuple(entry for entry, _ in entries)), weights, scale
     except ConfigError as error:
-        raise DatasetError(f"{path} cannot be used: {error}") from error
+        raise DatasetError(f"{path} cannot be used: {shortened(error)}") from error
 
 
 def _value(row: Mapping[str, str]) -> int:
@@ -266,7 +266,7 @@ def read_counts(path: Path) -> NDArray[np.int64] | None:
             raise ValueError("a count of pixels is negative or too large")
         return np.array(counts, np.int64)
     except _NO_NUMBER as error:
-        raise DatasetError(f"{path} holds a number that cannot be read: {error}.") from error
+        raise DatasetError(f"{path} holds a number that cannot be read: {shortened(error)}.") from error
 
 
 def write_statistics(path: Path, normalization: Normalization, bands: Sequence[Band]) -> None:
@@ -294,7 +294,7 @@ def read_statistics(path: Path, scale: float) -> Normalization:
             bad=tuple((row.get("Bad") or "0").strip() not in ("0", "0.0", "False") for row in rows),
         )
     except _NO_NUMBER as error:
-        raise DatasetError(f"{path} cannot be used: {error}") from error
+        raise DatasetError(f"{path} cannot be used: {shortened(error)}") from error
 
 
 def _read_rows(path: Path, columns: Sequence[str], parameter: str) -> list[dict[str, str]]:
@@ -305,7 +305,7 @@ def _read_rows(path: Path, columns: Sequence[str], parameter: str) -> list[dict[
             names = reader.fieldnames or []
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{parameter}: {path} cannot be read as a table: {error}") from error
+        raise DatasetError(f"{parameter}: {path} cannot be read as a table: {shortened(error)}") from error
     missing = [column for column in columns if column not in names]
     if missing:
         raise DatasetError(

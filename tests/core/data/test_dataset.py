@@ -238,3 +238,16 @@ def test_the_fingerprint_tells_splits_apart_but_not_orders(tmp_path: Path) -> No
     assert fingerprint(train=(one, two), test=(three,)) == fingerprint(train=(two, one), test=(three,))
     assert fingerprint(train=(one, two), test=(three,)) != fingerprint(train=(one, three), test=(two,))
     assert fingerprint(train=(one, two)) != fingerprint(train=(one, two), test=(three,))
+
+
+@pytest.mark.parametrize("name", ["validation_files.csv", "test_files.csv", "Normalize_Bands.csv"])
+def test_a_table_that_is_no_file_is_no_missing_one(tmp_path: Path, name: str) -> None:
+    """Taken for missing, the training would go on without validation chips and say nothing."""
+    made = chips(tmp_path, "a")
+    write_pairs(tmp_path / "train_files.csv", made, tmp_path)
+    counts = np.array([[3, 4], [0, 0], [0, 0]])
+    write_summary(tmp_path / "Summary_train_val.csv", ClassTable.of((1, 2)), counts, np.array([1.0, 1.0]), None)
+    assert Dataset.open(tmp_path).chips["validation"] == ()
+    (tmp_path / name).mkdir()
+    with pytest.raises(DatasetError, match=name):
+        Dataset.open(tmp_path)
