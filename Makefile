@@ -57,7 +57,7 @@ zip: setup
 bench: bench-data bench-train bench-map
 
 bench-accuracy: setup
-	@$(PYTHON) benchmarks/accuracy.py "$(DATA)"
+	@$(PYTHON) benchmarks/accuracy.py "$(DATA)" $(if $(GO_ON),--go-on)
 
 bench-train: setup
 	@$(PYTHON) benchmarks/train.py

@@ -6,16 +6,20 @@ of the image's grid that share no pixel. Tile size and coverage per scene stand 
 training; the step is the tile size. Where there are no validation labels, all training chips are trained on, and the
 last epoch counts. Test labels are in a dataset of their own, which the trainer never sees; its images are, at most,
 at the edge of a training chip: a network sees at most the pixels of a chip.
+
+Each figure is written down as soon as it is known; ``make bench-accuracy DATA=folder GO_ON=1`` goes on where an
+interrupted measurement was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +37,7 @@ from specdeepmap.core.data.tileindex import write_splits  # noqa: E402
 from specdeepmap.core.jobs import EvaluateJob, PrepareJob, TileJob, TrainJob  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402
 from specdeepmap.core.record import parse_number  # noqa: E402
+from specdeepmap.core.staging import write_whole  # noqa: E402
 from specdeepmap.core.tasks import perform  # noqa: E402
 
 gdal.UseExceptions()
@@ -64,33 +69,76 @@ SCENES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """What a method came to on a task.
+    """What a method came to on a task with one seed.
 
     Attributes:
         task: scene and labels.
         method: network or classifier.
-        values: ``(seeds, measures)``.
-        seconds: per seed.
+        seed: of everything that is drawn.
+        settings: of the trainer, where they are not the defaults.
+        values: of each measure.
+        seconds: that it took.
+        commit: of the project, on which it was measured.
     """
 
     task: str
     method: str
-    values: list[list[float]]
+    seed: int
+    settings: dict[str, object]
+    values: dict[str, float]
     seconds: float
+    commit: str
 
-    @classmethod
-    def of(cls, task: str, method: str, run: Callable[[int], object], seeds: tuple[int, ...]) -> Figure:
-        """Run a method with each seed; what it gives has all measures."""
-        started = time.monotonic()
-        found = [[float(getattr(result, name)) for name in MEASURES] for result in map(run, seeds)]
-        return cls(task, method, found, (time.monotonic() - started) / len(seeds))
 
-    def show(self) -> None:
-        """Print mean and spread of each measure."""
-        means, spreads = np.mean(self.values, axis=0), np.std(self.values, axis=0)
-        cells = "".join(f"{f'{mean:.3f} ± {spread:.3f}':>16}" for mean, spread in zip(means, spreads, strict=True))
-        sys.stdout.write(f"{self.task:<26}{self.method:<24}{cells}{self.seconds:>9.0f}\n")
+class Book:
+    """The figures of a scene, written down one by one, so that a measurement of hours can go on another day.
+
+    Args:
+        path: of the JSON file.
+        settings: of the trainer, where they are not the defaults.
+        going_on: keep the figures that stand there and were measured with these settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, object], going_on: bool) -> None:
+        self._path, self._settings = path, dict(settings)
+        known = json.loads(path.read_text(encoding="utf-8")) if going_on and path.is_file() else []
+        self._figures = [figure for figure in (Figure(**entry) for entry in known) if figure.settings == self._settings]
+
+    def measure(self, task: str, method: str, run: Callable[[int], object], seeds: Sequence[int]) -> None:
+        """Run a method with each seed that is not known; what it gives has all measures. Print mean and spread."""
+        for seed in seeds:
+            if not self._known(task, method, seed):
+                started = time.monotonic()
+                result = run(seed)
+                values = {name: float(getattr(result, name)) for name in MEASURES}
+                seconds = time.monotonic() - started
+                self._figures.append(Figure(task, method, seed, self._settings, values, seconds, commit()))
+                self._write()
+        self._show(task, method, [figure for seed in seeds for figure in self._known(task, method, seed)])
+
+    def _known(self, task: str, method: str, seed: int) -> list[Figure]:
+        return [figure for figure in self._figures if (figure.task, figure.method, figure.seed) == (task, method, seed)]
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(exist_ok=True)
+        text = json.dumps([asdict(figure) for figure in self._figures], indent=2) + "\n"
+        write_whole(self._path, lambda part: part.write_text(text, encoding="utf-8"))
+
+    @staticmethod
+    def _show(task: str, method: str, figures: Sequence[Figure]) -> None:
+        values = np.array([[figure.values[name] for name in MEASURES] for figure in figures])
+        pairs = zip(values.mean(axis=0), values.std(axis=0), strict=True)
+        cells = "".join(f"{f'{mean:.3f} ± {spread:.3f}':>16}" for mean, spread in pairs)
+        seconds = np.mean([figure.seconds for figure in figures])
+        sys.stdout.write(f"{task:<26}{method:<24}{cells}{seconds:>9.0f}\n")
         sys.stdout.flush()
+
+
+def commit() -> str:
+    """Give the project's commit; empty where it is no git clone."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    return found.stdout.strip()
 
 
 def main() -> None:
@@ -99,21 +147,17 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the scene")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument("--only", default="", help="only tasks whose name contains this")
+    parser.add_argument("--go-on", action="store_true", help="keep the figures of an interrupted measurement")
     parser.add_argument("trainer", nargs="*", help="NAME=VALUE for the trainer, to compare with the defaults")
     options = parser.parse_intermixed_args()
     settings = {name.lower(): _value(value) for name, value in (text.split("=", 1) for text in options.trainer)}
     heads = "".join(f"{name:>16}" for name in ("mean IoU", "OA", "AA", "macro F1", "kappa"))
     sys.stdout.write(f"{'task':<26}{'method':<24}{heads}{'seconds':>9}\n")
-    figures = []
+    book = Book(OUT / f"accuracy-{options.data.name}.json", settings, options.go_on)
     with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:
         for task, labels in tasks(options.data, Path(name)):
             if options.only in task:
-                for figure in measure(task, options.data, labels, Path(name), SEEDS[: options.seeds], settings):
-                    figure.show()
-                    figures.append(figure)
-    OUT.mkdir(exist_ok=True)
-    text = json.dumps([asdict(figure) for figure in figures], indent=2)
-    (OUT / f"accuracy-{options.data.name}.json").write_text(text + "\n", encoding="utf-8")
+                measure(book, task, options.data, labels, Path(name), SEEDS[: options.seeds], settings)
 
 
 def _value(text: str) -> object:
@@ -144,13 +188,14 @@ def tasks(scene: Path, folder: Path) -> Iterator[tuple[str, Mapping[str, Path]]]
 
 
 def measure(
+    book: Book,
     task: str,
     scene: Path,
     labels: Mapping[str, Path],
     folder: Path,
     seeds: tuple[int, ...],
     settings: Mapping[str, object],
-) -> Iterator[Figure]:
+) -> None:
     """Cut, train with each seed, test; the same with single pixels, and with chips that were drawn at random."""
     about = SCENES.get(scene.name, Scene(64, 1))
     place = folder / task.replace(" ", "_")
@@ -158,17 +203,17 @@ def measure(
         cut(scene / "image.tif", raster, part, place / ("test" if part == "test" else "training"), about)
     prepare(place)
     table = place / "test" / CSV_NAMES["test"]
-    yield Figure.of(task, "network", lambda seed: train_and_test(place / "training", table, seed, settings), seeds)
+    book.measure(task, "network", lambda seed: train_and_test(place / "training", table, seed, settings), seeds)
     dataset = Dataset.open(place / "training")
     if dataset.statistics is not None:
         pairs = (*dataset.chips["train"], *dataset.chips["validation"])
         train, test = (Pixels.of(found, dataset.classes, dataset.statistics) for found in (pairs, read_pairs(table)))
         count = len(dataset.classes)
         for name in CLASSIFIERS:
-            yield Figure.of(task, name, lambda seed, name=name: score(name, train, test, count, seed)[0], seeds)
+            book.measure(task, name, lambda seed, name=name: score(name, train, test, count, seed)[0], seeds)
     every = mix(scene, labels, place, about)
     table = every / CSV_NAMES["test"]
-    yield Figure.of(task, RANDOM_CHIPS, lambda seed: train_and_test(every, table, seed, settings), seeds[:1])
+    book.measure(task, RANDOM_CHIPS, lambda seed: train_and_test(every, table, seed, settings), seeds[:1])
 
 
 def train_and_test(dataset: Path, table: Path, seed: int, settings: Mapping[str, object]) -> object:
