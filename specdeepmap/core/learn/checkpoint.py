@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 KEY = "specdeepmap"
 SCHEDULE_KEY = "specdeepmap_schedule"
-"""Where a checkpoint to go on from keeps the state of the learning-rate schedule."""
+OTHERS_KEY = "specdeepmap_others"
+"""Where a checkpoint to go on from keeps the state of the learning-rate schedule, and the names of earlier trainings'
+checkpoints in its folder."""
 
 FORMAT = 1
 

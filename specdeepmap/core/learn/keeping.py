@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.learn.callbacks import COLUMNS, Journal, Row
-from specdeepmap.core.learn.checkpoint import KEY, ModelCard, write_card
+from specdeepmap.core.learn.checkpoint import KEY, OTHERS_KEY, ModelCard, write_card
 from specdeepmap.core.learn.segmenter import Segmenter
 
 LAST_NAME = "last.ckpt"
+
+_STEM = re.compile(r"\d+-val_iou_(\d\.\d{4}|nan)(-v\d+)?")
+_SUFFIXES = (".ckpt", ".json")
 
 PAUSE = 30.0
 """Seconds between two writings of the last checkpoint, at least: what a power cut may cost."""
@@ -158,22 +163,31 @@ class _Kept:
         return (-self.iou, self.epoch) if math.isfinite(self.iou) else (math.inf, -self.epoch)
 
 
+def find_checkpoints(folder: Path) -> frozenset[str]:
+    """Give the names, without their suffixes, of the best checkpoints of earlier trainings in a model folder."""
+    return frozenset(path.stem for path in folder.glob("*") if path.suffix in _SUFFIXES and _STEM.fullmatch(path.stem))
+
+
 class Checkpoints(Callback):
     """Keep the best checkpoints by validation mean IoU, and the last one.
 
     Lightning's own ``ModelCheckpoint`` cannot write the card beside a checkpoint nor name one without a
     score. Best checkpoints hold weights only; the last one also what a training needs to go on.
 
+    Only what this training wrote is ever replaced, removed, or given as the best. Where an earlier one has used a
+    name, ``-v1`` is put behind it (or ``-v2`` and so on), as ``ModelCheckpoint`` does.
+
     Args:
         folder: where to.
         journal: has the scores; it must come before this callback.
         keep: how many; -1 = all.
         writer: the trainer's.
+        others: names of the checkpoints that lay in the folder when this training began; see ``find_checkpoints``.
     """
 
-    def __init__(self, folder: Path, journal: Journal, keep: int, writer: Writer) -> None:
+    def __init__(self, folder: Path, journal: Journal, keep: int, writer: Writer, others: Collection[str] = ()) -> None:
         self._folder, self._journal, self._keep, self._writer = folder, journal, keep, writer
-        # Only what this run wrote counts: a stale checkpoint in the folder is nobody's best.
+        self._others = frozenset(others)
         known = (self._place(row) for row in journal.rows)
         self._kept = sorted((kept for kept in known if kept.path.is_file()), key=_Kept.rank)
 
@@ -202,6 +216,13 @@ class Checkpoints(Callback):
                     self._writer.remove_checkpoint(gone.path)
         trainer.save_checkpoint(self.last, weights_only=False)
 
+    def on_save_checkpoint(self, trainer: Trainer, segmenter: Segmenter, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Note in the last checkpoint what a training that goes on from it must leave alone."""
+        checkpoint[OTHERS_KEY] = sorted(self._others)
+
     def _place(self, row: Row) -> _Kept:
         epoch, iou = int(row["epoch"]), row["val_iou"]
-        return _Kept(epoch, iou, self._folder / f"{epoch:05d}-val_iou_{iou:.4f}.ckpt")
+        name = f"{epoch:05d}-val_iou_{iou:.4f}"
+        names = chain([name], (f"{name}-v{number}" for number in count(1)))
+        free = next(stem for stem in names if stem not in self._others)
+        return _Kept(epoch, iou, self._folder / f"{free}.ckpt")

@@ -23,6 +23,7 @@ from specdeepmap.core.learn.architectures import (
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands
 from specdeepmap.core.learn.callbacks import Row, read_history
 from specdeepmap.core.learn.checkpoint import (
+    OTHERS_KEY,
     SCHEDULE_KEY,
     ModelCard,
     load_checkpoint,
@@ -53,12 +54,20 @@ _MATTERS = ("device", "devices", "precision", "epochs")
 
 @dataclass(frozen=True)
 class Interrupted:
-    """Where an interrupted training stood: its card, its rows, the states of optimiser and schedule."""
+    """Where an interrupted training stood.
+
+    Attributes:
+        card: of its last checkpoint.
+        rows: one per epoch.
+        optimizer, schedule: their states.
+        others: names of the checkpoints that lay in its folder before.
+    """
 
     card: ModelCard
     rows: list[Row]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
+    others: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -273,7 +282,9 @@ class Beginning:
         content = read_tensors(path, "RESUME:")
         card, state = parse_checkpoint(content, path, "RESUME:")
         optimizers, schedule = content.get("optimizer_states"), content.get(SCHEDULE_KEY)
-        if not optimizers or not isinstance(optimizers, list) or not isinstance(schedule, dict):
+        others = content.get(OTHERS_KEY)
+        whole = isinstance(optimizers, list) and isinstance(schedule, dict) and isinstance(others, list)
+        if not optimizers or not whole:
             raise CheckpointError(f"RESUME: {path} holds no state to go on from. Train without RESUME.")
         self._check_same(card, folder)
         done = int(card.metrics.get("epoch") or 0) + 1
@@ -293,7 +304,7 @@ class Beginning:
         if frozen:
             network.freeze_encoder(first_layer=frozen == ALL)
         self.progress.info(f"RESUME: going on after epoch {done} of the run in {folder}.")
-        interrupted = Interrupted(card, rows, optimizers[0], schedule)
+        interrupted = Interrupted(card, rows, optimizers[0], schedule, tuple(map(str, others)))
         why = str(card.settings.get("architecture_reason", ""))
         return Start(
             network,

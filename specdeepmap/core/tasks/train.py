@@ -34,7 +34,7 @@ from specdeepmap.core.learn.checkpoint import (
     training_settings,
 )
 from specdeepmap.core.learn.fitting import Feed, Hardware, fit
-from specdeepmap.core.learn.keeping import Checkpoints, Writer
+from specdeepmap.core.learn.keeping import Checkpoints, Writer, find_checkpoints
 from specdeepmap.core.learn.loader import Chips, fits_in_memory
 from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, share_devices
@@ -116,17 +116,19 @@ class _Training:
         circumstances = self._circumstances(segmenter, baselines)
         self._tell(segmenter)
         self._warnings.say(*warnings_before(circumstances))
-        rows = self._start.interrupted.rows if self._start.interrupted else ()
-        journal = Journal(self._folders.models / "history.csv", progress, job.epochs, rows)
+        interrupted, models = self._start.interrupted, self._folders.models
+        rows = interrupted.rows if interrupted else ()
+        others = interrupted.others if interrupted else find_checkpoints(models)
+        journal = Journal(models / "history.csv", progress, job.epochs, rows)
         writer = Writer()
-        checkpoints = Checkpoints(self._folders.models, journal, job.save_top_k, writer)
+        checkpoints = Checkpoints(models, journal, job.save_top_k, writer, others)
         callbacks: list[lightning.Callback] = [Steering(progress, job.epochs), journal]
         callbacks.append(Watching(Watcher(circumstances, self._dataset.classes.names), self._warnings))
         if job.early_stopping and self._validates:
             callbacks.append(Patience(journal, job.patience))
         callbacks += [checkpoints, Gallery(self._shown, self._hardware, job.epochs)]
         if self._first:
-            write_whole(self._folders.models / "job.json", job.save)
+            write_whole(models / "job.json", job.save)
         progress.report(0.0, f"Training on {self._hardware.device.type}")
         fit(
             segmenter,
@@ -155,8 +157,8 @@ class _Training:
             epochs_trained=len(journal.rows),
             history_csv=journal.path,
             log_folder=self._folders.logs,
-            model_folder=self._folders.models,
-            report=self._folders.models / REPORT_NAME,
+            model_folder=models,
+            report=models / REPORT_NAME,
         )
 
     @property

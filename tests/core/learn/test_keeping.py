@@ -9,6 +9,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.learn import keeping
 from specdeepmap.core.learn.callbacks import COLUMNS, Journal, Row
 from specdeepmap.core.learn.checkpoint import KEY, SCHEDULE_KEY, load_checkpoint
-from specdeepmap.core.learn.keeping import Checkpoints, Writer
+from specdeepmap.core.learn.keeping import Checkpoints, Writer, find_checkpoints
 from specdeepmap.core.learn.options import SCHEDULERS
 from specdeepmap.core.learn.weightfile import read_tensors
 from tests.helpers import Recorder, full_disk
@@ -58,13 +59,15 @@ def a_row(epoch: int, score: float) -> Row:
     return {**dict.fromkeys(COLUMNS, 0.5), "epoch": epoch, "val_iou": score}
 
 
-def follow(folder: Path, scores: list[float], keep: int, rows: list[Row] | None = None) -> tuple[Checkpoints, Pen]:
+def follow(
+    folder: Path, scores: list[float], keep: int, rows: list[Row] | None = None, others: Collection[str] = ()
+) -> tuple[Checkpoints, Pen]:
     """Let the callback see epochs with these validation scores, after those of the rows."""
     folder.mkdir(parents=True, exist_ok=True)
     before = rows or []
     journal = Journal(folder / "history.csv", Recorder(), len(before) + len(scores), before)
     pen: Any = Pen()
-    checkpoints = Checkpoints(folder, journal, keep, pen)
+    checkpoints = Checkpoints(folder, journal, keep, pen, others)
     segmenter: Any = SimpleNamespace(card=model_card())
     for epoch, score in enumerate(scores, start=len(before)):
         pen.epoch = epoch
@@ -77,6 +80,10 @@ def follow(folder: Path, scores: list[float], keep: int, rows: list[Row] | None 
 
 def kept(folder: Path) -> set[int]:
     return {int(path.name[:5]) for path in folder.glob("*-val_iou_*.ckpt")}
+
+
+def best_files(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text("utf-8") for path in folder.glob("*-val_iou_*")}
 
 
 def best_of(scores: list[float], keep: int) -> list[int]:
@@ -124,6 +131,40 @@ def test_checkpoints_of_an_earlier_run_are_left_alone_and_never_given(tmp_path: 
     best = follow(tmp_path, [0.2, 0.3], 1)[0].best
     assert best is not None and best[0].name == "00001-val_iou_0.3000.ckpt"
     assert stale.read_text("utf-8") == "stale"
+
+
+def test_a_name_that_an_earlier_training_has_used_stays_its(tmp_path: Path) -> None:
+    follow(tmp_path, [0.2, 0.9, 0.3], -1)
+    (tmp_path / "00001-val_iou_0.9000.ckpt").rename(tmp_path / "00001-val_iou_0.4000.ckpt")
+    (tmp_path / "00003-val_iou_0.5000.json").write_text("a card whose checkpoint has gone", "utf-8")
+    (tmp_path / "00003-val_iou_0.5000-v1.ckpt").write_text("of a third training", "utf-8")
+    before = best_files(tmp_path)
+    others = find_checkpoints(tmp_path)
+    assert len(others) == 5
+    first = follow(tmp_path, [0.2, 0.4, 0.3], 1, others=others)[0].best
+    assert first is not None and first[0].name == "00001-val_iou_0.4000-v1.ckpt"
+    rows = [a_row(*pair) for pair in enumerate([0.2, 0.4, 0.3])]
+    again = follow(tmp_path, [], 1, rows, others)[0].best
+    assert again == first, "the earlier training's checkpoint of the same epoch and score is not this one's"
+    last = follow(tmp_path, [0.5], 1, rows, others)[0].best
+    assert last is not None and last[0].name == "00003-val_iou_0.5000-v2.ckpt"
+    assert best_files(tmp_path) == {**before, last[0].name: "3 True"}
+
+
+def test_only_names_that_a_training_gives_are_those_of_others(tmp_path: Path) -> None:
+    for name in (
+        "last.ckpt",
+        "job.json",
+        "of-jane-val_iou_0.5000.ckpt",
+        "00001-val_iou_0.5000.ckpt.bak",
+        "history.csv",
+    ):
+        (tmp_path / name).touch()
+    assert find_checkpoints(tmp_path) == find_checkpoints(tmp_path / "missing") == frozenset()
+    for name in ("00001-val_iou_nan.json", "100000-val_iou_1.0000.ckpt", "00002-val_iou_0.2500-v12.ckpt"):
+        (tmp_path / name).touch()
+    wanted = {"00001-val_iou_nan", "100000-val_iou_1.0000", "00002-val_iou_0.2500-v12"}
+    assert find_checkpoints(tmp_path) == wanted
 
 
 def test_the_best_one_of_an_interrupted_run_that_was_deleted_is_no_best(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from specdeepmap.core.learn.checkpoint import SCHEDULE_KEY, load_checkpoint
 from specdeepmap.core.learn.options import SCHEDULERS
 from specdeepmap.core.run import run
 from tests.chips import SMALL, Impatient, curve, dataset_of, history, stripes, train, train_job
-from tests.helpers import Recorder
+from tests.helpers import Recorder, snapshot
 
 pytestmark = pytest.mark.torch
 
@@ -237,6 +237,19 @@ def test_better_checkpoint_of_another_run(shared_out: Path, model: Path, half: P
         assert result.best_checkpoint.name == f"{int(best['epoch']):05d}-val_iou_{best['val_iou']:.4f}.ckpt" != stale
         assert load_checkpoint(result.best_checkpoint)[0].architecture == SMALL
         assert (result.model_folder / stale).is_file(), "what this run did not write, it does not remove"
+
+
+def test_the_same_training_again_in_its_folder(shared_out: Path, tmp_path: Path) -> None:
+    settings = {"architecture": SMALL, "epochs": EPOCHS}
+    first = train(shared_out, tmp_path, **settings)
+    earlier = {name: mark for name, mark in snapshot(first.model_folder).items() if name[0].isdigit()}
+    interrupt(shared_out, tmp_path, **settings)
+    again = train(shared_out, tmp_path, resume=True, **settings)
+    assert again.epochs_trained == EPOCHS
+    assert again.best_checkpoint.name == f"{first.best_checkpoint.stem}-v1.ckpt"
+    assert equal(load_checkpoint(again.best_checkpoint)[1], load_checkpoint(first.best_checkpoint)[1])
+    assert earlier.items() < snapshot(first.model_folder).items(), "what another training wrote stays"
+    assert len([*first.model_folder.glob("0*.ckpt")]) == 2
 
 
 def test_rows_after_the_last_checkpoint_are_trained_again(shared_out: Path, half: Path, tmp_path: Path) -> None:
