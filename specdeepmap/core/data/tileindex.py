@@ -175,8 +175,8 @@ def _complaint(change: Callable[[], None]) -> str:
         change()
     except AttributeError:  # GDAL gave None
         return str(gdal.GetLastErrorMsg()) or "GDAL cannot make it; is its path longer than 500 characters?"
-    except (RuntimeError, OSError) as error:
-        return str(error)
+    except (RuntimeError, OSError) as error:  # without a text where that would hold bytes that are no letters
+        return str(error) or ascii(gdal.GetLastErrorMsg())
     return str(gdal.GetLastErrorMsg()) if gdal.GetLastErrorType() >= gdal.CE_Failure else ""
 
 

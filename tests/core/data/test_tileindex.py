@@ -107,6 +107,16 @@ def test_what_is_no_tile_index_is_named(tmp_path: Path, gdal_errors: str) -> Non
             write_splits(tmp_path / f"{name}.gpkg", {})
 
 
+def test_what_gdal_says_without_letters_is_a_complaint(tmp_path: Path, gdal_errors: str) -> None:
+    path = tmp_path / "a.gpkg"
+    write_index(path, records("i"), None, "i")
+    content, name = path.read_bytes(), b"sqlite_autoindex_gpkg_ogr_contents_1"
+    assert content.count(name) == 1
+    path.write_bytes(content.replace(name, name.replace(b"e", b"\xe0", 1)))  # no text in UTF-8: the error has none
+    with pytest.raises((RasterError, DatasetError), match=r"a\.gpkg .*: .*(malformed database schema|layer)"):
+        write_splits(path, {"i_tile_0_0": "train"})
+
+
 @pytest.mark.parametrize("size", [0, 20_000, 110_000, 300_000])
 def test_a_full_disk_ends_with_a_sentence(tmp_path: Path, gdal_errors: str, size: int) -> None:
     path = tmp_path / "out" / "a.gpkg"
