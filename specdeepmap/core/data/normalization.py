@@ -45,6 +45,14 @@ class Normalization(Record):
             raise ConfigError("Band statistics must be finite, standard deviations above 0.")
         if not 0 < self.scale < np.inf:
             raise ConfigError(f"The scaler is {self.scale:g}; it must be a finite number greater than 0.")
+        if not all(np.isfinite(numbers).all() for numbers in self._linear()):
+            raise ConfigError("Band statistics, or the scaler, are too large or too small to compute with.")
+
+    def _linear(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give what each band is multiplied with, and what is added then."""
+        std, mean = np.asarray(self.std, np.float64), np.asarray(self.mean, np.float64)
+        with np.errstate(over="ignore", divide="ignore"):
+            return (1.0 / (self.scale * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     @classmethod
     def none(cls, count: int, scale: float = 1.0, bad: tuple[bool, ...] = ()) -> Normalization:
@@ -62,10 +70,8 @@ class Normalization(Record):
             ``(bands, rows, columns)`` with the bands of a pixel side by side in memory, as networks want them.
         """
         bands, rows, columns = values.shape
-        shape = (-1, 1, 1)
-        std, bad = np.asarray(self.std), np.asarray(self.bad, np.bool_)
-        factor = (1.0 / (self.scale * std)).astype(np.float32).reshape(shape)
-        offset = (-np.asarray(self.mean) / std).astype(np.float32).reshape(shape)
+        bad = np.asarray(self.bad, np.bool_)
+        factor, offset = (numbers.reshape(-1, 1, 1) for numbers in self._linear())
         pixels = np.empty((rows, columns, bands), np.float32)
         step = max(_BLOCK // max(bands * columns, 1), 1)
         with np.errstate(invalid="ignore", over="ignore"):  # missing pixels may hold anything

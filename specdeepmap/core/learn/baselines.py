@@ -96,6 +96,11 @@ class LinearClassifier:
         self._scatter: Floats | None = None
 
     @property
+    def counts(self) -> Floats:
+        """How many pixels of each class were gathered."""
+        return self._counts.copy()
+
+    @property
     def pixels(self) -> int:
         """How many were gathered."""
         return int(self._counts.sum())
@@ -165,20 +170,28 @@ def majority(train_counts: Counts, validation_counts: Counts) -> Scores:
     return scores
 
 
-def gather_pixels(train: Iterable[LabelledChip], classes: int, progress: Progress | None = None) -> LinearClassifier:
+def gather_pixels(
+    train: Iterable[LabelledChip], train_counts: Counts, progress: Progress | None = None
+) -> LinearClassifier:
     """Gather labelled pixels of training chips.
 
     Args:
-        train: taken until there are ``PIXELS`` pixels and no further, so that a large dataset is not read whole;
-            hence in an order in which the first ones stand for all, such as a random one.
-        classes: how many.
+        train: taken until there are ``PIXELS`` pixels, so that a large dataset is not read whole; hence in an order in
+            which the first ones stand for all, such as a random one. From then on only classes are gathered that were
+            not met yet, until none is missing: a rare one may stand in the last chip.
+        train_counts: labelled pixels per class in training.
         progress: hears a cancel, at every chip.
     """
-    classifier = LinearClassifier(classes)
+    classifier = LinearClassifier(len(train_counts))
     for image, indices in _heard(train, progress or Progress()):
-        _learn(classifier, image, indices)
-        if classifier.pixels >= PIXELS:
-            break
+        if classifier.pixels < PIXELS:
+            _learn(classifier, image, indices)
+        else:
+            missing = np.flatnonzero((classifier.counts == 0) & (np.asarray(train_counts) > 0))
+            if not missing.size:
+                break
+            if np.isin(indices, missing).any():
+                _learn(classifier, image, np.where(np.isin(indices, missing), indices, np.uint8(IGNORE_INDEX)))
     return classifier
 
 

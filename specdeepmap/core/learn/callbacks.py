@@ -107,7 +107,8 @@ class Journal(Callback):
             "lr": self._rate,
             "seconds": time.monotonic() - self._epoch_started,
         }
-        segmenter.finish_epoch(row["val_loss"] if trainer.enable_validation else row["train_loss"])
+        validated = trainer.enable_validation and bool(validation.scores.matrix.any())  # chips may hold no label
+        segmenter.finish_epoch(row["val_loss"] if validated else row["train_loss"])
         self.rows.append(row)
         if trainer.is_global_zero:
             write_history(self.path, self.rows)

@@ -217,8 +217,11 @@ def parse_checkpoint(content: Any, path: Path, parameter: str) -> tuple[ModelCar
     try:
         card = ModelCard.from_json(values)
         _check_usable(card)
+        json.dumps(card.to_json(), ensure_ascii=False).encode()  # it will be written beside what is made of it
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{parameter} {path} has a damaged model card: {error}") from error
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{parameter} {path} has a damaged model card: it holds what is no text.") from error
     if card.architecture not in ARCHITECTURES:
         raise CheckpointError(
             f"{parameter} {path} has the architecture {shown(card.architecture)}, which this version does not know. "

@@ -87,9 +87,14 @@ class SpectralNetwork(nn.Module):
         discriminant = classifier.fit()
         if discriminant is None:
             return False
-        offsets = discriminant.offsets
-        known = offsets[np.isfinite(offsets)]
-        _set(self.segmentation_head.linear, discriminant.weights.T, np.maximum(offsets, known.min() - UNKNOWN))
+        weights, offsets = discriminant.weights.copy(), discriminant.offsets.copy()
+        known = np.isfinite(offsets)
+        # Less their mean, which makes no difference to which of them wins: so the largest is never below 0, and a class
+        # without a training pixel never wins, wherever in the space of the bands a pixel lies.
+        weights[:, known] -= weights[:, known].mean(axis=1, keepdims=True)
+        offsets[known] -= offsets[known].mean()
+        weights[:, ~known], offsets[~known] = 0.0, -UNKNOWN
+        _set(self.segmentation_head.linear, weights.T, offsets)
         if head_only:
             return True
         mean, covariance = classifier.moments()

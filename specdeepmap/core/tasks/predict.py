@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
 from specdeepmap.core.data.sieve import sieve
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.data.writer import build_overviews
-from specdeepmap.core.errors import ConfigError
+from specdeepmap.core.errors import ConfigError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn.architectures import ARCHITECTURES
 from specdeepmap.core.learn.predictor import Predictor
@@ -255,8 +256,21 @@ def _check_files(job: PredictJob) -> None:
 
 
 def _files_of(source: str) -> list[Path]:
-    """Give the files that a raster is made of, such as the sources of a virtual one, and those beside it."""
-    return [Path(source), *(Path(name) for name in Raster.open(source).dataset.GetFileList() or ())]
+    """Give the files that a raster is made of, and those beside it: of a virtual raster also those of its sources.
+
+    GDAL itself lists what a virtual raster names, and not what that is made of.
+    """
+    found: dict[str, Path] = {}
+    waiting = [source]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found[name] = Path(name)
+        if name == source or name.lower().endswith(".vrt"):
+            with suppress(RasterError):  # a source that is missing is told when it is read
+                waiting += Raster.open(name).dataset.GetFileList() or ()
+    return list(found.values())
 
 
 def _with_right_bands(job: PredictJob, image: Raster, predictor: Predictor) -> Raster:

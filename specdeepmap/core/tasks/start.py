@@ -20,7 +20,7 @@ from specdeepmap.core.learn.architectures import (
     check_backbone,
     choose_architecture,
 )
-from specdeepmap.core.learn.bandcheck import warn_of_other_bands
+from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_values
 from specdeepmap.core.learn.callbacks import Row, read_history
 from specdeepmap.core.learn.checkpoint import (
     OTHERS_KEY,
@@ -249,6 +249,7 @@ class Beginning:
         if not same:
             network = build_network(card.architecture, card.backbone, self._bands, len(self.dataset.classes))
         warn_of_other_bands(card, self.chip, "INIT_CHECKPOINT", self.progress)
+        warn_of_other_values(card, self.chip, "INIT_CHECKPOINT: the chip", self.progress)
         wanted_state = network.state_dict()
         taken = {
             name: tensor

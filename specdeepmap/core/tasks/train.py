@@ -234,7 +234,7 @@ class _Training:
     def _gather_pixels(self) -> LinearClassifier:
         """Gather training pixels for the linear classifier; a network that can start from it does."""
         order = np.random.default_rng(self._job.seed).permutation(len(self._chips["train"])).tolist()
-        gathered = gather_pixels(_arrays(self._chips["train"], order), len(self._dataset.classes), self._progress)
+        gathered = gather_pixels(_arrays(self._chips["train"], order), self._dataset.counts[0], self._progress)
         start, model = self._start, self._start.network.model
         if start.new_head and isinstance(model, SpectralNetwork) and model.start_from(gathered, not start.anew):
             self._progress.info("The network starts as the linear discriminant of the training pixels.")
@@ -310,10 +310,9 @@ class _Training:
             used = class_weights(dataset.weights, job.class_weight_power).tolist()
             pairs = zip(dataset.classes.names, used, strict=True)
             progress.info("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")
-        if not self._validates:
-            self._warnings.say(
-                "There are no validation chips: the last epoch counts as the best, and EARLY_STOPPING has no effect."
-            )
+        if not self._validates or not dataset.counts[1].any():
+            lack = "The validation chips hold no labelled pixel" if self._validates else "There are no validation chips"
+            self._warnings.say(f"{lack}: the last epoch counts as the best, and EARLY_STOPPING has no effect.")
 
     def _report(self, segmenter: Segmenter, journal: Journal, best: Path, baselines: Baselines | None) -> None:
         """Look at the best checkpoint once more and write the report."""

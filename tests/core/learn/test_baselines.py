@@ -36,7 +36,7 @@ def measured(
     progress: Progress | None = None,
 ) -> Baselines | None:
     """Gather and measure, as the trainer does."""
-    gathered = gather_pixels(train, len(counts), progress)
+    gathered = gather_pixels(train, np.array(counts), progress)
     return measure_baselines(gathered, np.array(counts), validation, progress)
 
 
@@ -199,6 +199,21 @@ def test_a_large_dataset_is_not_read_whole(monkeypatch: pytest.MonkeyPatch, rand
     assert measured(endless(), [chip(pixels, indices)], [950, 50]) is not None
     assert len(taken) == 5  # 60 of the frequent class and all 50 of the rare one, five times
     assert [np.bincount(found).tolist() for found in taken] == [[60, 50]] * 5
+
+
+def test_a_rare_class_that_stands_in_the_last_chip_is_gathered(
+    monkeypatch: pytest.MonkeyPatch, random: np.random.Generator
+) -> None:
+    monkeypatch.setattr(baselines, "PIXELS", 500)
+    pixels, indices = clouds(random, (40, 40, 20), bands=3, apart=9.0)
+    common = indices < 2
+    often, rare = chip(pixels[common], indices[common]), chip(pixels, indices)
+    found = baselines.gather_pixels([*[often] * 20, rare, *[often] * 3, rare], np.array([960, 960, 40]))
+    assert found.counts.tolist() == [280, 280, 20]
+    scores = measured([*[often] * 20, rare], [rare], [840, 840, 20])
+    assert scores is not None and scores.linear is not None and scores.linear.iou[2] > 0.5
+    without = baselines.gather_pixels([often] * 20, np.array([800, 800, 0]))
+    assert without.counts.tolist() == [280, 280, 0]
 
 
 def test_a_cancel_is_heard(random: np.random.Generator) -> None:

@@ -228,6 +228,14 @@ def _no_std(card: dict[str, Any]) -> None:
     card["normalization"]["std"][0] = 0.0
 
 
+def _huge_mean(card: dict[str, Any]) -> None:
+    card["normalization"]["mean"][0] = 1e39
+
+
+def _half_a_letter(card: dict[str, Any]) -> None:
+    card["metrics"]["\ud800"] = 0.5
+
+
 def _architecture(card: dict[str, Any]) -> None:
     card["architecture"] = "of_the_future"
 
@@ -252,6 +260,8 @@ def _fewer_bands(card: dict[str, Any]) -> None:
         (_wrong_type, "damaged model card"),
         (_wrong_classes, "outside 1 to 255"),
         (_no_std, "above 0"),
+        (_huge_mean, "too large or too small"),
+        (_half_a_letter, "holds what is no text"),
         (_architecture, "of_the_future"),
         (_backbone, "of_the_future"),
         (_other_backbone, "do not fit"),

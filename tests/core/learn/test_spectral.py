@@ -66,6 +66,7 @@ def test_it_starts_as_the_linear_discriminant(bands: int) -> None:
         with torch.inference_mode():
             logits = found.train(mode)(images)[0].flatten(1).T.numpy()
         wanted = pixels @ discriminant.weights + discriminant.offsets
+        wanted -= wanted.mean(axis=1, keepdims=True)
         assert np.allclose(logits, wanted, atol=1e-3 * np.abs(wanted).max())
     assert (logits.argmax(axis=1) == discriminant.predict(pixels)).mean() > 0.99
 
@@ -78,6 +79,15 @@ def test_a_class_without_a_pixel_is_never_predicted_and_can_be_learnt() -> None:
     assert torch.isfinite(logits).all() and int(logits.argmax(dim=1).max()) < 2
     nn.functional.cross_entropy(logits, torch.full(logits.shape[:1] + logits.shape[2:], 3)).backward()
     assert found.segmentation_head.linear.bias.grad[3] < 0
+
+
+@given(value=st.floats(-1e4, 1e4), tilt=st.floats(-1e3, 1e3))
+def test_nor_is_it_predicted_far_from_all_training_pixels(value: float, tilt: float) -> None:
+    pixels, indices = pixels_of(2, 5)
+    found = network(5, 4)
+    assert found.start_from(classifier_of(pixels + 5, indices, 4))
+    images = (value + tilt * torch.linspace(-1, 1, 5))[None, :, None, None].expand(1, 5, 8, 8)
+    assert int(found.eval()(images).argmax(dim=1).max()) < 2
 
 
 def test_its_components_are_uncorrelated_and_of_spread_1() -> None:

@@ -465,9 +465,12 @@ def test_the_share_of_the_work_is_whole_at_the_end_only(tmp_path: Path) -> None:
 def test_what_an_image_is_made_of_is_not_overwritten(scene: tuple[Path, Array], tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.ckpt")
     gdal.Translate(str(tmp_path / "link.vrt"), str(scene[0]), format="VRT")
+    gdal.BuildVRT(str(tmp_path / "nested.vrt"), [str(tmp_path / "link.vrt")])
+    gdal.Warp(str(tmp_path / "warped.vrt"), str(tmp_path / "nested.vrt"), format="VRT")
     before = snapshot(tmp_path)
-    with pytest.raises(ConfigError, match="OUTPUT and IMAGE are the same file"):
-        run(tmp_path, tmp_path / "link.vrt", model, output=scene[0])
+    for name in ("link.vrt", "nested.vrt", "warped.vrt"):
+        with pytest.raises(ConfigError, match="OUTPUT and IMAGE are the same file"):
+            run(tmp_path, tmp_path / name, model, output=scene[0])
     with pytest.raises(ConfigError, match="VECTOR and CHECKPOINT are the same file"):
         run(tmp_path, scene[0], model, vector=tmp_path / "model.json")
     assert snapshot(tmp_path) == before

@@ -17,11 +17,13 @@ import torch
 
 from specdeepmap.core.data.dataset import STATISTICS_NAME, SUMMARY_NAME, Dataset
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, DeviceError
-from specdeepmap.core.jobs import TrainResult
+from specdeepmap.core.jobs import PrepareJob, TrainResult
 from specdeepmap.core.learn.callbacks import COLUMNS
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.losses import LOSSES
 from specdeepmap.core.learn.segmenter import Batch, Segmenter
+from specdeepmap.core.progress import Progress
+from specdeepmap.core.tasks import perform
 from tests.chips import SMALL, TINY, Impatient, curve, dataset_of, history, stripes, train
 from tests.helpers import Recorder, read_pixels, snapshot, write_raster
 
@@ -365,8 +367,15 @@ def test_validation_chips_without_labels(tmp_path: Path) -> None:
     folder = dataset_of(tmp_path, *stripes(96, 96), train_percent=67.0, validation_percent=33.0)
     for pair in Dataset.open(folder).chips["validation"]:
         write_raster(pair.label, 0 * read_pixels(pair.label))
-    result = train(folder, tmp_path, epochs=4, patience=1, architecture=SMALL)
-    assert result.epochs_trained == 4 and result.best_checkpoint.name == "00003-val_iou_nan.ckpt"
+    perform(PrepareJob(data_folder=folder, split="given"), Progress())
+    progress = Recorder()
+    settings = {"scheduler": "plateau", "epochs": 9, "patience": 1, "learning_rate": 0.001}
+    result = train(folder, tmp_path, progress, architecture=SMALL, **settings)
+    assert result.epochs_trained == 9 and result.best_checkpoint.name == "00008-val_iou_nan.ckpt"
+    assert any("hold no labelled pixel: the last epoch counts" in text for text in progress.warnings)
+    rows = history(result.history_csv)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert {row["lr"] for row in rows} == {0.001}, "the schedule follows the training loss, which falls"
     assert result.report.is_file()
 
 

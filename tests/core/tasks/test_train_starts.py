@@ -296,6 +296,16 @@ def renamed(folder: Path, names: Mapping[str, str]) -> Path:
     return folder
 
 
+def test_chips_in_another_unit_are_warned_of(model: Path, tmp_path: Path) -> None:
+    image, labels = stripes()
+    for folder, values in ((tmp_path / "same", image), (tmp_path / "other", image.astype(np.float32) / 10_000)):
+        folder.mkdir()
+        progress = Recorder()
+        train(dataset_of(folder, values, labels), folder, progress, epochs=1, init_checkpoint=model)
+        said = [text for text in progress.warnings if "values are much smaller than those that the model" in text]
+        assert len(said) == (folder.name == "other")
+
+
 def test_classes_with_the_same_values_and_other_names_are_others(tmp_path: Path) -> None:
     names = {"class 1": "forest", "class 2": "water", "class 4": "sand"}
     first = renamed(dataset_of(tmp_path / "a", *stripes()), names)
