@@ -142,6 +142,24 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
+def open_as_in_qgis(index: Path, split: str) -> Iterator[None]:
+    """Hold a tile index open as QGIS does, with a write-ahead log beside it into which the splits were saved."""
+    gdal.SetConfigOption("OGR_SQLITE_JOURNAL", "WAL")
+    dataset = gdal.OpenEx(str(index), gdal.OF_VECTOR | gdal.OF_UPDATE)
+    gdal.SetConfigOption("OGR_SQLITE_JOURNAL", None)
+    layer = dataset.GetLayerByName("tiles")
+    layer.StartTransaction()
+    for feature in list(layer):
+        feature["split"] = split
+        layer.SetFeature(feature)
+    layer.CommitTransaction()
+    try:
+        yield
+    finally:
+        del layer, dataset, feature
+
+
+@contextmanager
 def full_disk(size: int) -> Iterator[None]:
     """Let no file grow over ``size`` bytes: a write then fails as it does on a full disk."""
     resource = pytest.importorskip("resource")  # not on Windows

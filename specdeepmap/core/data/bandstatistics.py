@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from specdeepmap.core.data.bandmatch import first_few, plain_name
 from specdeepmap.core.data.bands import Band
+from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.dataset import ChipPair
 from specdeepmap.core.data.normalization import Moments, Normalization
 from specdeepmap.core.data.parallel import in_threads
@@ -26,7 +28,7 @@ class BandStatistics:
 
     Attributes:
         normalization: mean and standard deviation per band.
-        bands: as the first chip describes them.
+        bands: as the first chip describes them; flagged bad where one of the images flags them so.
         remarks: what the user should know.
         warnings: what may be wrong.
     """
@@ -54,7 +56,7 @@ def measure_bands(pairs: Sequence[ChipPair], scale: float, progress: Progress) -
             "BUFFER, or switch STATISTICS off."
         )
     first = Raster.open(pairs[0].image)
-    bands = first.bands
+    bands, doubts = _described(pairs, first)
 
     def measure(part: Sequence[ChipPair]) -> Moments:
         read = [_read(pair, pairs[0], len(bands)) for pair in part]
@@ -72,12 +74,38 @@ def measure_bands(pairs: Sequence[ChipPair], scale: float, progress: Progress) -
         raise DatasetError("DATA_FOLDER: no usable band of the training chips has one valid pixel.")
     flagged = [number for number, band in enumerate(bands, 1) if band.bad and number not in empty]
     remarks = [f"Bands flagged bad, which will not be used: {_listed(flagged)}."] if flagged else []
-    warnings = []
+    warnings = doubts
     if empty:
         warnings.append(f"Bands without one valid pixel, which will not be used: {_listed(empty)}.")
     if constant:
         warnings.append(f"Bands with the same value everywhere (standard deviation set to 1): {_listed(constant)}.")
     return BandStatistics(normalization, bands, tuple(remarks), tuple(warnings))
+
+
+def _described(pairs: Sequence[ChipPair], first: Raster) -> tuple[tuple[Band, ...], list[str]]:
+    """Give the bands of all images that chips were cut from, and what speaks against their being the same ones."""
+    bands, doubts = first.bands, []
+    for source, pair in {source_of(pair.name): pair for pair in reversed(pairs)}.items():
+        others = Raster.open(pair.image).bands
+        if len(others) != len(bands):
+            continue  # told when it is read
+        other = [
+            f"{number} ({band.name} / {their.name})"
+            for number, (band, their) in enumerate(zip(bands, others, strict=True), 1)
+            if plain_name(band.name) != plain_name(their.name) or _apart(band.wavelength_nm, their.wavelength_nm)
+        ]
+        if other:
+            doubts.append(
+                f"Chips of {source} have other bands than those of {source_of(pairs[0].name)}, by name or wavelength: "
+                f"{first_few(other)}. One network learns from both: are they the same bands in the same order?"
+            )
+        flags = [band.bad or their.bad for band, their in zip(bands, others, strict=True)]
+        bands = tuple(replace(band, bad=flag) for band, flag in zip(bands, flags, strict=True))
+    return bands, doubts
+
+
+def _apart(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and abs(one - other) > 1
 
 
 def _read(pair: ChipPair, first: ChipPair, bands: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:

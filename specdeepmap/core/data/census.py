@@ -93,9 +93,12 @@ def _read_label_chip(path: Path) -> _LabelChip:
 
 
 def _class_table(pairs: Sequence[ChipPair], counts: NDArray[np.int64], folder: Path) -> ClassTable:
-    """Make the table of the classes of all chips; of several names for a class the first one counts.
+    """Make the table of the classes of all chips.
 
     Names are read once for each class and source image: making out a side file takes longer than reading a chip.
+
+    Raises:
+        DatasetError: if a class has two names, or there are fewer than two classes.
     """
     values = [int(value) for value in np.flatnonzero(counts.sum(axis=0))]
     names: dict[int, str] = {}
@@ -107,6 +110,12 @@ def _class_table(pairs: Sequence[ChipPair], counts: NDArray[np.int64], folder: P
         if new:
             asked |= {(source, value) for value in new}
             found = names_and_colors(Raster.open(pair.label).dataset, new)
+            for value in sorted(new & names.keys() & found[0].keys()):
+                if found[0][value] != names[value]:
+                    raise DatasetError(
+                        f"DATA_FOLDER {folder}: class {value} is '{names[value]}' in some chips and "
+                        f"'{found[0][value]}' in {pair.name}. Give each class one id in all images, and cut them again."
+                    )
             names, colors = {**found[0], **names}, {**found[1], **colors}
     table = ClassTable.of(values, names, colors)
     if len(table) < 2:

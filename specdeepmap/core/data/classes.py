@@ -122,6 +122,15 @@ class ClassTable(Record):
         lookup[: len(self)] = self.values
         return np.asarray(lookup[indices], np.uint8)
 
+    def renamed(self, names: Mapping[int, str]) -> list[str]:
+        """List the classes that have another name elsewhere, as ``2 (meadow / water)``; ``class 2`` is no name."""
+        pairs = [(entry, names.get(entry.value) or entry.name) for entry in self.entries]
+        return [
+            f"{entry.value} ({entry.name} / {name})"
+            for entry, name in pairs
+            if entry.name.casefold() != name.casefold() and f"class {entry.value}" not in (entry.name, name)
+        ]
+
     def unknown(self, values: Iterable[int]) -> list[int]:
         """Give those of the values, other than unlabelled, that the table does not know."""
         return sorted({int(value) for value in values} - {UNLABELLED, *self.values})

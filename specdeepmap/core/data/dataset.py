@@ -249,6 +249,11 @@ def _value(row: Mapping[str, str]) -> int:
     return int(float(row["Class ID"]))
 
 
+def _band(row: Mapping[str, str]) -> int:
+    """Read the number of a row's band."""
+    return int(float(row["Band_Number"]))
+
+
 def read_counts(path: Path) -> NDArray[np.int64] | None:
     """Read the labelled pixels ``(sets, classes)`` of the class summary; None where it has no such columns.
 
@@ -287,11 +292,14 @@ def read_statistics(path: Path, scale: float) -> Normalization:
     """
     rows = _read_rows(path, ("Band_Number", "std", "mean"), "DATASET_FOLDER")
     try:
+        rows.sort(key=_band)  # a spreadsheet may have sorted them otherwise
+        if [_band(row) for row in rows] != list(range(1, len(rows) + 1)):
+            raise ValueError("column Band_Number does not count from 1 without gaps")
         return Normalization(
             scale=scale,
             mean=tuple(float(row["mean"]) for row in rows),
             std=tuple(float(row["std"]) for row in rows),
-            bad=tuple((row.get("Bad") or "0").strip() not in ("0", "0.0", "False") for row in rows),
+            bad=tuple((row.get("Bad") or "0").strip().lower() not in ("0", "0.0", "false") for row in rows),
         )
     except _NO_NUMBER as error:
         raise DatasetError(f"{path} cannot be used: {shortened(error)}") from error

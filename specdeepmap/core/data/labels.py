@@ -55,6 +55,11 @@ class LabelRaster:
         self._names, self._colors = names_and_colors(raster.dataset)
         self._raster = raster if raster.grid.same_as(grid) else self._on_grid(raster, progress)
 
+    @property
+    def names(self) -> dict[int, str]:
+        """What the file calls its classes, by class value."""
+        return dict(self._names)
+
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Read class values of a window inside the grid.
 

@@ -112,6 +112,11 @@ class Raster:
                 f"{name} holds complex numbers ({gdal.GetDataTypeName(self.type_code)}). Convert it to "
                 "real numbers first, for example to amplitude."
             )
+        if _holds_signed_bytes(first):
+            raise RasterError(
+                f"{name} holds signed bytes, which GDAL before 3.7 takes for 0 to 255: -1 would be 255. Convert it "
+                "first, for example to Int16."
+            )
         self.dtype: np.dtype[np.generic] = np.dtype(gdal_array.GDALTypeCodeToNumericTypeCode(self.type_code))
         self._nodata = read_nodata(dataset, nodata, uniform)
         masked = first.GetMaskFlags() & (gdal.GMF_PER_DATASET | gdal.GMF_ALPHA)
@@ -275,6 +280,13 @@ def damage_told(name: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RasterError(f"{name} is damaged: {error}") from error
+
+
+def _holds_signed_bytes(band: gdal.Band) -> bool:
+    """Tell whether a band is one of signed bytes, which had no number type of their own before GDAL 3.7."""
+    return bool(band.DataType == gdal.GDT_Byte) and (
+        str(band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE")) == "SIGNEDBYTE"
+    )
 
 
 def _side_file_matters(name: str) -> bool:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +69,24 @@ def write_index(path: Path, records: Iterable[TileRecord], earlier: Path | None,
         )
 
 
+def copy_index(source: Path, target: Path) -> None:
+    """Copy an index, with what QGIS has saved beside it, in a write-ahead log, while it shows the layer.
+
+    Raises:
+        OSError: if it cannot be read or written.
+    """
+    if not source.with_name(source.name + "-wal").exists():
+        shutil.copyfile(source, target)
+        return
+    try:
+        address = f"{source.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True)) as one, closing(sqlite3.connect(target)) as other:
+            one.backup(other)
+            other.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        raise OSError(f"{source} cannot be copied: {error}. Close it in QGIS and try again") from error
+
+
 def read_splits(path: Path) -> dict[str, str]:
     """Read the field ``split`` of each chip, by name; empty where it has none.
 
@@ -95,7 +115,7 @@ def write_splits(path: Path, splits: Mapping[str, str]) -> None:
 
 def _write_rows(path: Path, records: Sequence[TileRecord], earlier: Path | None, source: str) -> None:
     if earlier is not None:
-        shutil.copyfile(earlier, path)
+        copy_index(earlier, path)
         dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
         layer = _layer(dataset, earlier)
         for number in [feature.GetFID() for feature in layer if feature["source"] == source]:

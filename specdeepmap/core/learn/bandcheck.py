@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Band checks: does an image look like those that a model was trained on, as far as its bands tell?"""
+"""Checks of images and references: are their bands, values and classes those that a model was trained on?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.progress import Progress
 
 if TYPE_CHECKING:
+    from specdeepmap.core.data.classes import ClassTable
     from specdeepmap.core.data.normalization import Normalization
     from specdeepmap.core.learn.checkpoint import ModelCard
 
@@ -64,6 +65,16 @@ def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progres
     ]
     if moved:
         progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {first_few(moved)}.")
+
+
+def warn_of_other_classes(classes: ClassTable, names: Mapping[int, str], parameter: str, progress: Progress) -> None:
+    """Warn where a reference gives a class of the model another name: scores compare ids only."""
+    renamed = classes.renamed(names)
+    if renamed:
+        progress.warning(
+            f"{parameter}: classes have other names than in the model (model / reference): {first_few(renamed)}. "
+            "Scores compare class ids. Where these are not the same classes, give the reference the ids of the model."
+        )
 
 
 def warn_of_other_values(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:

@@ -6,25 +6,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.calibration import Reliability
+from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.classes import IGNORE_INDEX, UNLABELLED
 from specdeepmap.core.data.dataset import ChipPair, read_pairs
+from specdeepmap.core.data.labels import names_and_colors
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores, write_table
 from specdeepmap.core.data.writer import write_class_chip
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.jobs import EvaluateJob, EvaluateResult
+from specdeepmap.core.learn.bandcheck import warn_of_other_classes
 from specdeepmap.core.learn.checkpoint import ModelCard, chip_mark
 from specdeepmap.core.learn.loader import LoadedChip, load_chip
 from specdeepmap.core.learn.predictor import Predictor, likeliest
 from specdeepmap.core.learn.testreport import Examination, Showcase, draw_chip, write_report
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
+
+MOST_SOURCES = 50
+"""Images whose class names are looked up, at most: chips that another program named are an image each."""
 
 
 class _Warned(Progress):
@@ -114,6 +121,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
     predictor = Predictor(job.checkpoint, job.device, job.precision)
     predictor.check_raster(Raster.open(pairs[0].image), "TEST_CSV: the chip", warned)
     _warn_of_known_chips(pairs, predictor.card, warned)
+    _warn_of_other_names(pairs, predictor.card, warned)
     progress.report(0.0, f"Testing {len(pairs)} chips on {predictor.device.type}")
     with Staging(progress) as staging:
         findings = _predict_chips(job, pairs, predictor, staging, progress)
@@ -146,6 +154,14 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
         calibration_error=findings.reliability.calibration_error,
         report=job.report_file,
     )
+
+
+def _warn_of_other_names(pairs: Sequence[ChipPair], card: ModelCard, progress: Progress) -> None:
+    """Warn where the chips give a class of the model another name; those of an image have the same names."""
+    names: dict[int, str] = {}
+    for pair in islice({source_of(pair.name): pair for pair in reversed(pairs)}.values(), MOST_SOURCES):
+        names |= names_and_colors(Raster.open(pair.label).dataset)[0]
+    warn_of_other_classes(card.classes, names, "TEST_CSV", progress)
 
 
 def _predict_chips(

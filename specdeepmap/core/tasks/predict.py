@@ -24,6 +24,7 @@ from specdeepmap.core.data.writer import build_overviews
 from specdeepmap.core.errors import ConfigError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn.architectures import ARCHITECTURES
+from specdeepmap.core.learn.bandcheck import warn_of_other_classes
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.learn.team import Team
 from specdeepmap.core.progress import Progress
@@ -52,6 +53,7 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
     if job.ground_truth is not None:
         truth = LabelRaster(job.ground_truth, image.grid, progress, parameter="GROUND_TRUTH")
         truth.values(progress.part(0.0, 0.02))  # a wrong one is better found now than after hours
+        warn_of_other_classes(predictor.card.classes, truth.names, "GROUND_TRUTH", progress)
     team = Team.join(job.devices, predictor.device)
     predictor.use(team.device)
     mapping = _Mapping(job, image, area, predictor, truth, team, progress)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +42,7 @@ from specdeepmap.core.data.splits import (
     split_random,
     split_stratified,
 )
-from specdeepmap.core.data.tileindex import read_splits, write_splits
+from specdeepmap.core.data.tileindex import copy_index, read_splits, write_splits
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import PrepareJob, PrepareResult
 from specdeepmap.core.progress import Progress
@@ -258,8 +257,10 @@ def _mark_index(
         part = index.with_name(f".{index.stem}.{os.getpid()}.part{index.suffix}")
         progress.staged(part)
         try:
-            shutil.copyfile(own, part)
+            copy_index(own, part)
             write_splits(part, splits)
+            for end in ("-wal", "-shm", "-journal"):  # of the earlier copy: SQLite would write them into the new one
+                index.with_name(index.name + end).unlink(missing_ok=True)
             part.replace(index)
         finally:
             remove_staged([part])

@@ -346,9 +346,5 @@ class Beginning:
 
 def same_classes(model: ClassTable, dataset: ClassTable) -> bool:
     """Tell whether two class lists mean the same: values and, where both have real ones, names."""
-    if model.values != dataset.values:
-        return False
-    pairs = zip(model.entries, dataset.entries, strict=True)
-    return all(
-        old.name.casefold() == new.name.casefold() or f"class {old.value}" in (old.name, new.name) for old, new in pairs
-    )
+    names = {entry.value: entry.name for entry in dataset.entries}
+    return model.values == dataset.values and not model.renamed(names)

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.chips import Chip, ChipWriter, chip_nodata, chips_of, read_chip
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
 from specdeepmap.core.data.dataset import INDEX_NAME
@@ -190,10 +191,11 @@ def _check_neighbours(job: TileJob, stem: str, image: Raster, table: ClassTable)
     """Refuse a folder whose chips of other images do not go together with the new ones."""
     images, labels = job.output_folder / "images", job.output_folder / "labels"
     own = set(chips_of(images, stem)) if images.is_dir() else set()
-    other = next((path for path in sorted(images.glob("*.tif")) if path not in own), None)
-    if other is None:
+    _check_same_place(job, image, own)
+    others = [path for path in sorted(images.glob("*.tif")) if path not in own]
+    if not others:
         return
-    chip = Raster.open(other)
+    chip = Raster.open(others[0])
     have = (chip.grid.width, chip.grid.height, len(chip.bands))
     want = (job.tile_size_x, job.tile_size_y, len(image.bands))
     if have != want:
@@ -202,15 +204,33 @@ def _check_neighbours(job: TileJob, stem: str, image: Raster, table: ClassTable)
             f"pixels and {have[2]} bands; the new ones would have {want[0]} x {want[1]} and {want[2]}. "
             "Choose an empty folder, or the same chip size and bands."
         )
-    label = labels / other.name
-    names = names_and_colors(Raster.open(label).dataset)[0] if label.is_file() else {}
-    for entry in table.entries:
-        if names.get(entry.value, entry.name) != entry.name:
-            raise ConfigError(
-                f"OUTPUT_FOLDER {job.output_folder} holds chips of another image in which class "
-                f"{entry.value} is '{names[entry.value]}'; here it is '{entry.name}'. Use the same class "
-                "table, or an empty folder."
-            )
+    # Each image brings the names of its own classes only.
+    for other in {source_of(path.stem): path for path in others}.values():
+        label = labels / other.name
+        names = names_and_colors(Raster.open(label).dataset)[0] if label.is_file() else {}
+        for entry in table.entries:
+            if names.get(entry.value, entry.name) != entry.name:
+                raise ConfigError(
+                    f"OUTPUT_FOLDER {job.output_folder} holds chips of another image in which class "
+                    f"{entry.value} is '{names[entry.value]}'; here it is '{entry.name}'. Use the same class "
+                    "table, or an empty folder."
+                )
+
+
+def _check_same_place(job: TileJob, image: Raster, own: Iterable[Path]) -> None:
+    """Refuse to replace the chips of an image with the same file name that lies elsewhere."""
+    chip = next((path for path in sorted(own) if path.suffix.lower() == ".tif"), None)
+    if chip is None:
+        return
+    column, row = map(int, chip.stem.rpartition("_tile_")[2].split("_"))
+    there, here = Raster.open(chip).grid, image.grid.cut(Window(column, row, 1, 1))
+    pixel = max(map(abs, here.transform[1:3]))
+    if not there.same_crs(here) or not np.allclose(there.transform, here.transform, rtol=0, atol=0.01 * pixel):
+        raise ConfigError(
+            f"OUTPUT_FOLDER {job.output_folder} holds chips of another image of the name {source_of(chip.stem)}, from "
+            f"another place; they would be replaced by those of IMAGE {job.image}. Rename one of the images, or choose "
+            "another folder."
+        )
 
 
 def _rounded_down(percent: float) -> str:

@@ -185,8 +185,14 @@ def test_statistics_are_read_to_the_last_bit(tmp_path: Path, random: np.random.G
     bands = (Band("a, b", 443.5), Band("Band 2"), Band("ä", bad=True))
     write_statistics(tmp_path / "n.csv", made, bands)
     assert read_statistics(tmp_path / "n.csv", 3.0) == made
-    header = (tmp_path / "n.csv").read_text(encoding="utf-8").splitlines()[0]
+    header, *rows = (tmp_path / "n.csv").read_text(encoding="utf-8").splitlines()
     assert header.startswith("Band_Number,std,mean")
+    sorted_otherwise = [header, *(row[:-1] + "FALSE" if row.endswith(",0") else row for row in rows[::-1])]
+    (tmp_path / "n.csv").write_text("\n".join(sorted_otherwise), encoding="utf-8")
+    assert read_statistics(tmp_path / "n.csv", 3.0) == made
+    (tmp_path / "n.csv").write_text("\n".join([header, *rows[1:]]), encoding="utf-8")
+    with pytest.raises(DatasetError, match="does not count from 1"):
+        read_statistics(tmp_path / "n.csv", 3.0)
 
 
 @pytest.mark.parametrize(

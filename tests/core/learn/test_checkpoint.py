@@ -229,7 +229,7 @@ def _no_std(card: dict[str, Any]) -> None:
 
 
 def _huge_mean(card: dict[str, Any]) -> None:
-    card["normalization"]["mean"][0] = 1e39
+    card["normalization"]["mean"][0] = 1e300
 
 
 def _half_a_letter(card: dict[str, Any]) -> None:

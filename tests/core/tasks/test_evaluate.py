@@ -138,6 +138,20 @@ def copied(dataset: Path, folder: Path) -> Path:
     return folder / "dataset"
 
 
+def test_classes_of_other_names_are_warned_of(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    run(dataset_folder, checkpoint, tmp_path, progress)
+    assert not any("other names" in text for text in progress.warnings)
+    folder = shutil.copytree(dataset_folder, tmp_path / "renamed")
+    (first, *_) = Dataset.open(folder).classes.entries
+    for pair in Dataset.open(folder).chips["test"]:
+        values = read_pixels(pair.label)[0].astype(np.uint8)
+        write_raster(pair.label, values, categories={first.value: "something else"})
+    run(folder, checkpoint, tmp_path, progress)
+    said = [text for text in progress.warnings if f"{first.value} ({first.name} / something else)" in text]
+    assert len(said) == 1 and said[0].startswith("TEST_CSV: classes have other names")
+
+
 def test_unknown_reference_classes_are_left_out_with_a_warning(
     dataset_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -346,6 +346,16 @@ def test_bands_in_another_order_are_found(scene: tuple[Path, Array], tmp_path: P
     assert np.array_equal(read_pixels(tmp_path / "map.tif")[0], scene[1])
 
 
+def test_ground_truth_with_other_names_is_warned_of(scene: tuple[Path, Array], tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.ckpt")
+    for name in (CLASSES.names[0], "something else"):
+        truth = write_raster(tmp_path / "truth.tif", scene[1].astype(np.uint8), categories={CLASSES.values[0]: name})
+        progress = Recorder()
+        run(tmp_path, scene[0], model, progress, ground_truth=str(truth))
+        said = [text for text in progress.warnings if text.startswith("GROUND_TRUTH: classes have other names")]
+        assert len(said) == (name == "something else")
+
+
 def test_values_in_another_unit_are_warned_of(scene: tuple[Path, Array], tmp_path: Path) -> None:
     model = write_model(
         tmp_path / "model.ckpt",

@@ -22,7 +22,17 @@ from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterE
 from specdeepmap.core.jobs import PrepareJob, PrepareResult, TileJob
 from specdeepmap.core.tasks.prepare import make_dataset
 from specdeepmap.core.tasks.tile import tile_raster
-from tests.helpers import TRANSFORM, Array, Recorder, full_disk, read_pixels, snapshot, utm, write_raster
+from tests.helpers import (
+    TRANSFORM,
+    Array,
+    Recorder,
+    full_disk,
+    open_as_in_qgis,
+    read_pixels,
+    snapshot,
+    utm,
+    write_raster,
+)
 
 TABLES = {"train_files.csv", "validation_files.csv", "test_files.csv", "Summary_train_val.csv"}
 STATISTICS = "Normalize_Bands.csv"
@@ -265,6 +275,68 @@ def test_the_same_folder_in_other_words(data: Path) -> None:
     prepare(data, progress, output_folder=data / "images" / "..")
     assert not any("could not be filled in" in text for text in progress.warnings)
     assert set(read_splits(data / "tiles.gpkg").values()) == set(SPLIT_NAMES)
+
+
+def test_the_index_while_qgis_shows_an_earlier_one(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(data, output_folder=out, seed=1)
+    with open_as_in_qgis(out / "tiles.gpkg", "train"):
+        prepare(data, output_folder=out, seed=2)
+    wanted = {name: split for split, names in sets_of(out).items() for name in names}
+    assert read_splits(out / "tiles.gpkg") == wanted
+    with open_as_in_qgis(data / "tiles.gpkg", "test"):
+        prepare(data, output_folder=out, split="given", statistics=False)
+    assert set(read_splits(out / "tiles.gpkg").values()) == {"test"}
+
+
+def two_images(folder: Path, random: np.random.Generator, **second: Any) -> Path:
+    """Put the chips of two images into one folder, as by hand."""
+    labels = random.choice([7, 200], (40, 40)).astype(np.uint8)
+    image = random.normal(3000, 400, (2, 40, 40)).astype(np.float32)
+    for name, settings in (("one", {"names": ["red", "green"]}), ("two", {"names": ["red", "green"], **second})):
+        (folder / name).mkdir(parents=True)
+        made = cut(folder / name / "data", image, labels, **settings)
+        for kind in ("images", "labels"):
+            (folder / "all" / kind).mkdir(parents=True, exist_ok=True)
+            for path in (made / kind).iterdir():
+                path.rename(folder / "all" / kind / path.name.replace("image_", f"{name}_"))
+    return folder / "all"
+
+
+def test_a_class_with_two_names_is_refused(tmp_path: Path, random: np.random.Generator) -> None:
+    folder = two_images(tmp_path, random)
+    for path in (folder / "labels").glob("two_*.tif"):
+        dataset = gdal.Open(str(path), gdal.GA_Update)
+        dataset.GetRasterBand(1).SetDefaultRAT(None)
+        dataset.GetRasterBand(1).SetCategoryNames(["", *["?"] * 6, "rye"])
+        dataset = None
+    with pytest.raises(DatasetError, match=r"class 7 is '.*' in some chips and '.*' in (one|two)_"):
+        prepare(folder)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_band_flagged_bad_in_one_image_is_used_of_none(
+    tmp_path: Path, random: np.random.Generator, seed: int
+) -> None:
+    folder = two_images(tmp_path, random, metadata=[{"bbl": "1"}, {"bbl": "0"}])
+    prepare(folder, seed=seed)
+    assert [row["Bad"] for row in table(folder / STATISTICS)] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"names": ["green", "red"]}, True),
+        ({"metadata": [{"wavelength": "660"}, {"wavelength": "560"}]}, False),
+        ({}, False),
+    ],
+)
+def test_images_with_other_bands_are_warned_of(
+    tmp_path: Path, random: np.random.Generator, second: dict[str, Any], said: bool
+) -> None:
+    progress = Recorder()
+    prepare(two_images(tmp_path, random, **second), progress)
+    assert any("have other bands than those of" in text for text in progress.warnings) == said
 
 
 def test_a_given_split(data: Path, tmp_path: Path) -> None:

@@ -21,7 +21,17 @@ from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import TileJob, TileResult
 from specdeepmap.core.tasks.tile import tile_raster
-from tests.helpers import TRANSFORM, Array, Recorder, full_disk, read_pixels, snapshot, write_raster
+from tests.helpers import (
+    TRANSFORM,
+    Array,
+    Recorder,
+    full_disk,
+    open_as_in_qgis,
+    read_pixels,
+    snapshot,
+    utm,
+    write_raster,
+)
 
 # With GDAL's exceptions on, its destructor complains once more about the full disk.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -283,6 +293,17 @@ def test_a_rerun_replaces_all_chips_of_the_image_and_no_others(tmp_path: Path, s
     assert splits["image_tile_0_tile_8_8"] == "train"
 
 
+def test_splits_that_were_saved_while_qgis_shows_the_index_are_kept(tmp_path: Path, scene: tuple[Path, Path]) -> None:
+    out = tmp_path / "out"
+    tile(out, *scene)
+    wanted = dict.fromkeys(read_splits(out / "tiles.gpkg"), "train")
+    with open_as_in_qgis(out / "tiles.gpkg", "train"):
+        assert (out / "tiles.gpkg-wal").stat().st_size
+        tile(out, write_raster(tmp_path / "other.tif", read_pixels(scene[0])), scene[1])
+    found = read_splits(out / "tiles.gpkg")
+    assert len(found) == 2 * len(wanted) and {name: found[name] for name in wanted} == wanted
+
+
 def test_a_rerun_with_another_chip_size_leaves_none_of_the_old_ones(tmp_path: Path, scene: tuple[Path, Path]) -> None:
     out, fresh = tmp_path / "out", tmp_path / "fresh"
     tile(out, *scene)
@@ -292,6 +313,42 @@ def test_a_rerun_with_another_chip_size_leaves_none_of_the_old_ones(tmp_path: Pa
     assert snapshot(out / "labels") == snapshot(fresh / "labels")
     assert index_rows(out) == index_rows(fresh)
     assert snapshot(out).keys() == snapshot(fresh).keys()
+
+
+def test_an_image_of_the_same_name_from_another_place_is_refused(tmp_path: Path, scene: tuple[Path, Path]) -> None:
+    out, pixels, labels = tmp_path / "out", read_pixels(scene[0]), read_pixels(scene[1])[0].astype(np.uint8)
+    tile(out, *scene)
+    before = snapshot(out)
+    moved = (TRANSFORM[0] + 24 * TRANSFORM[1], *TRANSFORM[1:])
+    for number, place in enumerate(({"transform": moved}, {"crs": utm(32)})):
+        other = write_raster(tmp_path / str(number) / "image.tif", pixels, nodata=-1, **place)
+        truth = write_raster(tmp_path / str(number) / "labels.tif", labels, **place)
+        with pytest.raises(ConfigError, match="another image of the name image, from another place"):
+            tile(out, other, truth)
+    assert snapshot(out) == before
+    other = write_raster(tmp_path / "later" / "image.tif", pixels + 1, nodata=-1)
+    assert tile(out, other, scene[1]).tile_count == 6
+
+
+def test_names_of_all_images_in_the_folder_count(tmp_path: Path, scene: tuple[Path, Path]) -> None:
+    labels, out = read_pixels(scene[1])[0].astype(np.uint8), tmp_path / "out"
+    image = read_pixels(scene[0])
+    for stem, known in (("a", {7: "barley"}), ("b", {7: "barley", 200: "rye"})):
+        own = np.where(np.isin(labels, list(known)), labels, 0).astype(np.uint8)
+        truth = write_raster(tmp_path / f"{stem}_labels.tif", own, categories=known)
+        tile(out, write_raster(tmp_path / f"{stem}.tif", image), truth)
+    truth = write_raster(tmp_path / "c_labels.tif", labels, categories={7: "barley", 200: "wheat"})
+    with pytest.raises(ConfigError, match="class 200 is 'rye'; here it is 'wheat'"):
+        tile(out, write_raster(tmp_path / "c.tif", image), truth)
+
+
+@pytest.mark.skipif(int(gdal.VersionInfo()) >= 3070000, reason="signed bytes have a number type of their own")
+@pytest.mark.parametrize("which", ["image", "labels"])
+def test_signed_bytes_are_refused(tmp_path: Path, scene: tuple[Path, Path], which: str) -> None:
+    path = tmp_path / "signed.tif"
+    gdal.GetDriverByName("GTiff").Create(str(path), 24, 16, 1, gdal.GDT_Byte, ["PIXELTYPE=SIGNEDBYTE"]).FlushCache()
+    with pytest.raises(RasterError, match=r"signed\.tif holds signed bytes"):
+        tile(tmp_path / "out", *((path, scene[1]) if which == "image" else (scene[0], path)))
 
 
 @pytest.mark.parametrize("case", ["width", "height", "bands", "names"])
