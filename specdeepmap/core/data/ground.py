@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.raster import Extent, Grid
+from specdeepmap.core.data.raster import Extent, Grid, extents_in
 from specdeepmap.core.data.splits import LEFT_OUT, Assignment
+from specdeepmap.core.errors import RasterError
 
 _ENOUGH_BLOCKS = 24
+_TURNED = 0.1
 _ROUNDING = 1e-3  # of a pixel: overlaps and gaps below it are none
 
 
@@ -47,6 +49,40 @@ def leaks(extents: Sequence[Extent], assignment: Assignment) -> list[int]:
     """
     boxes = np.asarray(extents, np.float64).reshape(-1, 4)
     leaking = {chip for pair in _neighbours(boxes, assignment, _overlap_limit(boxes)) for chip in pair}
+    return sorted(leaking)
+
+
+def leaks_across(grids: Sequence[Grid], grounds: Sequence[NDArray[np.intp]], assignment: Assignment) -> list[int]:
+    """Find chips that share ground with a chip of another set in another CRS, such as that of the next UTM zone.
+
+    A box turns from one CRS to the other, and its bounding box grows: an overlap below a tenth of a chip is none.
+
+    Args:
+        grids: of the chips.
+        grounds: positions of the chips of each CRS, see ``common_grounds``.
+        assignment: of the chips.
+
+    Returns:
+        Positions of the leaking chips, ascending.
+    """
+    placed = [positions for positions in grounds if grids[positions[0]].crs]
+    if len(placed) < 2:
+        return []
+    crs, leaking = grids[placed[0][0]].crs, set()
+    positions, extents = np.concatenate(placed), []
+    for ground in placed:
+        try:
+            extents += extents_in([grids[index] for index in ground], crs)
+        except RasterError:  # a local system: nobody knows where it lies
+            extents += [(np.nan,) * 4] * len(ground)
+    boxes = np.asarray(extents, np.float64)
+    known = np.isfinite(boxes).all(axis=1)
+    boxes, positions = boxes[known], positions[known]
+    system = np.concatenate([np.full(len(ground), number) for number, ground in enumerate(placed)])[known]
+    limit = -_TURNED * float((boxes[:, 2:] - boxes[:, :2]).min()) if len(boxes) else 0.0
+    for first, second in _neighbours(boxes, assignment[positions], limit):
+        if system[first] != system[second]:
+            leaking |= {int(positions[first]), int(positions[second])}
     return sorted(leaking)
 
 

@@ -8,7 +8,7 @@ no-data value and not masked; no-data is compared in the raster's own numbers, b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -336,14 +336,23 @@ def bounds_in(grid: Grid, crs: str) -> Extent:
     Raises:
         RasterError: if one cannot be transformed into the other.
     """
-    if grid.crs == crs or not crs or not grid.crs:
-        return grid.extent
+    return extents_in([grid], crs)[0]
+
+
+def extents_in(grids: Sequence[Grid], crs: str) -> list[Extent]:
+    """Give the bounding boxes of grids, which have one CRS, in another.
+
+    Raises:
+        RasterError: if one cannot be transformed into the other.
+    """
+    own = grids[0].crs
+    if own == crs or not crs or not own:
+        return [grid.extent for grid in grids]
     try:
-        transformation = osr.CoordinateTransformation(spatial_reference(grid.crs), spatial_reference(crs))
-        xmin, ymin, xmax, ymax = transformation.TransformBounds(*grid.extent, 21)
+        transformation = osr.CoordinateTransformation(spatial_reference(own), spatial_reference(crs))
+        return [tuple(transformation.TransformBounds(*grid.extent, 21)) for grid in grids]
     except (RuntimeError, TypeError) as error:
         raise RasterError(f"The coordinate systems cannot be transformed into each other: {error}") from error
-    return xmin, ymin, xmax, ymax
 
 
 def spatial_reference(wkt: str) -> osr.SpatialReference:

@@ -31,6 +31,7 @@ from specdeepmap.core.data.ground import (
     common_grounds,
     find_blocks,
     leaks,
+    leaks_across,
     without_neighbours,
 )
 from specdeepmap.core.data.splits import (
@@ -236,6 +237,13 @@ def _doubts(census: Census, assignment: Assignment, grounds: Grounds) -> list[st
         warnings.append(
             f"{leaking} chips share ground with a chip of another set, so that accuracies will look better than they "
             "are. Take SPLIT blocks, or cut the chips with a step that is not smaller than the chip."
+        )
+    across = len(leaks_across(census.grids, grounds, assignment))
+    if across:
+        warnings.append(
+            f"{across} chips share ground with a chip of another set in another coordinate system, such as that of the "
+            "next UTM zone, so that accuracies will look better than they are. Warp the images into one system, or cut "
+            "them where they meet."
         )
     return warnings
 

@@ -339,6 +339,43 @@ def test_images_with_other_bands_are_warned_of(
     assert any("have other bands than those of" in text for text in progress.warnings) == said
 
 
+@pytest.mark.parametrize(("same_place", "split"), [(True, "stratified"), (True, "blocks"), (False, "stratified")])
+def test_ground_shared_across_utm_zones_is_told(
+    tmp_path: Path, random: np.random.Generator, same_place: bool, split: str
+) -> None:
+    west = 280_000.0 if same_place else 500_000.0  # of zone 33, where zone 32 has its east
+    image = random.integers(1, 100, (2, 64, 64)).astype(np.int16)
+    labels = np.tile(np.repeat(np.array([1, 2], np.uint8), 4), (64, 8))
+    place = (west, 10.0, 0.0, 5_800_000.0, 0.0, -10.0)
+    paths = [
+        write_raster(tmp_path / f"a{kind}.tif", values, transform=place)
+        for kind, values in (("image", image), ("labels", labels))
+    ]
+    if same_place:
+        for path in paths:
+            options = {"dstSRS": "EPSG:32632", "xRes": 10, "yRes": 10, "dstNodata": 0}
+            gdal.Warp(str(path.with_name(path.name.replace("a", "b", 1))), str(path), **options)
+    else:
+        for kind, values in (("image", image), ("labels", labels)):
+            write_raster(tmp_path / f"b{kind}.tif", values, transform=place, crs=utm(32))
+    for stem in "ab":
+        job = TileJob(
+            image=str(tmp_path / f"{stem}image.tif"),
+            labels=str(tmp_path / f"{stem}labels.tif"),
+            output_folder=tmp_path / "out",
+            tile_size_x=8,
+            tile_size_y=8,
+            step_x=8,
+            step_y=8,
+            min_label_coverage=90,
+        )
+        tile_raster(job, Recorder())
+    progress = Recorder()
+    prepare(tmp_path / "out", progress, split=split)
+    assert any("in another coordinate system" in text for text in progress.warnings) == same_place
+    assert not any("cut the chips with a step" in text for text in progress.warnings)
+
+
 def test_a_given_split(data: Path, tmp_path: Path) -> None:
     names = sorted(path.stem for path in (data / "images").glob("*.tif"))
     wanted = {"train": names[:6], "validation": names[6:9], "test": names[20:]}
