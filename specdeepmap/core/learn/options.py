@@ -23,10 +23,14 @@ WARM_UP_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimiser and how to build it from parameters, learning rate and weight decay."""
+    """An optimiser and how to build it from parameters, learning rate, weight decay, and whether it may be fused.
+
+    A fused one updates all parameters in one pass. In mixed precision it also undoes the scaling of gradients only
+    then, which is too late for clipping.
+    """
 
     title: str
-    build: Callable[[Iterable[Any], float, float], torch.optim.Optimizer]
+    build: Callable[..., torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,18 @@ class Schedule:
     build: Callable[[torch.optim.Optimizer, int], Any]
 
 
-def _adam(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
+def _adam(parameters: Iterable[Any], rate: float, decay: float, fuse: bool = True) -> torch.optim.Optimizer:
     import torch
 
     groups = list(parameters)
-    return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=_may_fuse(groups))
+    return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=fuse and _may_fuse(groups))
 
 
-def _adamw(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
+def _adamw(parameters: Iterable[Any], rate: float, decay: float, fuse: bool = True) -> torch.optim.Optimizer:
     import torch
 
     groups = list(parameters)
-    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=_may_fuse(groups))
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=fuse and _may_fuse(groups))
 
 
 def _may_fuse(groups: list[Any]) -> bool:
@@ -58,7 +62,7 @@ def _may_fuse(groups: list[Any]) -> bool:
     return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
 
 
-def _sgd(parameters: Iterable[Any], rate: float, decay: float) -> torch.optim.Optimizer:
+def _sgd(parameters: Iterable[Any], rate: float, decay: float, fuse: bool = False) -> torch.optim.Optimizer:
     import torch
 
     return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9)

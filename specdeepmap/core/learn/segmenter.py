@@ -211,7 +211,8 @@ class Segmenter(lightning.LightningModule):
         groups: list[dict[str, Any]] = [{"params": trained}]
         if self._frozen and recipe.unfreeze_epoch:
             groups.append({"params": self._frozen, "lr": BACKBONE_RATE * recipe.learning_rate})
-        optimizer = OPTIMIZERS[recipe.optimizer].build(groups, recipe.learning_rate, recipe.weight_decay)
+        fuse = not self.trainer.gradient_clip_val or self.trainer.precision == "32-true"
+        optimizer = OPTIMIZERS[recipe.optimizer].build(groups, recipe.learning_rate, recipe.weight_decay, fuse)
         steps = int(self.trainer.estimated_stepping_batches)
         steps += self.first_epoch * int(self.trainer.num_training_batches)
         self._schedule = SCHEDULERS[recipe.scheduler].build(optimizer, steps)

@@ -17,10 +17,10 @@ from types import TracebackType
 
 from specdeepmap.core.errors import RasterError, SpecDeepMapError
 from specdeepmap.core.progress import Progress
-from specdeepmap.core.staging.claim import claim, claimed
+from specdeepmap.core.staging.claim import CLAIM_NAME, claim, claimed
 from specdeepmap.core.staging.exchange import JOURNAL_SUFFIX, Move, exchange, recover, undo
 
-__all__ = ["Move", "Staging", "claim", "claimed", "remove_staged", "write_whole"]
+__all__ = ["CLAIM_NAME", "Move", "Staging", "claim", "claimed", "remove_staged", "write_whole"]
 
 _LONGEST = 255 - len(".aux.xml")  # bytes of a file name
 _SIDECAR = ".aux.xml"

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from specdeepmap.core.progress import Progress
 
+CLAIM_NAME = ".claim.part"
+"""What is locked in a folder on Windows."""
+
 _POLL_SECONDS = 0.1
 
 if sys.platform == "win32":
@@ -22,7 +25,7 @@ if sys.platform == "win32":
 
     def _lock(folder: Path) -> int:
         """Lock a file in the folder, since folders cannot be; gives its number."""
-        number = os.open(folder / ".claim.part", os.O_RDWR | os.O_CREAT)
+        number = os.open(folder / CLAIM_NAME, os.O_RDWR | os.O_CREAT)
         try:
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
         except OSError as error:
@@ -34,7 +37,7 @@ if sys.platform == "win32":
         msvcrt.locking(number, msvcrt.LK_UNLCK, 1)
         os.close(number)
         with contextlib.suppress(OSError):  # another run waits for it
-            (folder / ".claim.part").unlink()
+            (folder / CLAIM_NAME).unlink()
 
 else:
     import fcntl

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs import TrainJob
-from specdeepmap.core.staging import claim
+from specdeepmap.core.staging import CLAIM_NAME, claim
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,5 @@ def claim_models(folder: Path, claims: ExitStack) -> None:
             f"MODEL_FOLDER {folder}: another training is writing into it. Wait until it has ended, or choose another "
             "folder."
         )
-    for part in folder.glob(".*.part"):
+    for part in set(folder.glob(".*.part")) - {folder / CLAIM_NAME}:
         part.unlink(missing_ok=True)

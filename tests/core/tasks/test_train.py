@@ -21,6 +21,7 @@ from specdeepmap.core.jobs import PrepareJob, TrainResult
 from specdeepmap.core.learn.callbacks import COLUMNS
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.losses import LOSSES
+from specdeepmap.core.learn.options import OPTIMIZERS
 from specdeepmap.core.learn.segmenter import Batch, Segmenter
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.tasks import perform
@@ -564,6 +565,9 @@ def test_no_path_and_no_user_in_what_is_passed_on(tmp_path: Path, monkeypatch: p
             assert secret.lower().encode() not in content, (path.name, secret)
 
 
-def test_bfloat16(striped: Path, tmp_path: Path) -> None:
-    rows = history(train(striped, tmp_path, precision="bfloat16").history_csv)
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_bfloat16(striped: Path, tmp_path: Path, optimizer: str, clip: float) -> None:
+    settings = {"optimizer": optimizer, "gradient_clip": clip, "architecture": SMALL, "epochs": 2}
+    rows = history(train(striped, tmp_path, precision="bfloat16", **settings).history_csv)
     assert all(math.isfinite(row["train_loss"]) for row in rows)
