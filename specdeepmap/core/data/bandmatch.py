@@ -52,6 +52,11 @@ def match_bands(
     return _HOW[how](bands, names, wavelengths_nm, parameter)
 
 
+def other_wavelength(one: float | None, other: float | None) -> bool:
+    """Tell whether two wavelengths in nanometres, where both are known, are not those of one band."""
+    return one is not None and other is not None and abs(one - other) > 1
+
+
 def plain_name(name: str) -> str:
     """Give what counts of a band's name: neither case nor spaces."""
     return "".join(name.split()).casefold()

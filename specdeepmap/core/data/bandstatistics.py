@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.bandmatch import first_few, plain_name
+from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.dataset import ChipPair
@@ -92,7 +92,8 @@ def _described(pairs: Sequence[ChipPair], first: Raster) -> tuple[tuple[Band, ..
         other = [
             f"{number} ({band.name} / {their.name})"
             for number, (band, their) in enumerate(zip(bands, others, strict=True), 1)
-            if plain_name(band.name) != plain_name(their.name) or _apart(band.wavelength_nm, their.wavelength_nm)
+            if plain_name(band.name) != plain_name(their.name)
+            or other_wavelength(band.wavelength_nm, their.wavelength_nm)
         ]
         if other:
             doubts.append(
@@ -102,10 +103,6 @@ def _described(pairs: Sequence[ChipPair], first: Raster) -> tuple[tuple[Band, ..
         flags = [band.bad or their.bad for band, their in zip(bands, others, strict=True)]
         bands = tuple(replace(band, bad=flag) for band, flag in zip(bands, flags, strict=True))
     return bands, doubts
-
-
-def _apart(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and abs(one - other) > 1
 
 
 def _read(pair: ChipPair, first: ChipPair, bands: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:

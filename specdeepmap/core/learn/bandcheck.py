@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.bandmatch import first_few, plain_name
+from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.progress import Progress
@@ -61,7 +61,7 @@ def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progres
     moved = [
         f"{number} ({known:g} / {band.wavelength_nm:g} nm)"
         for number, (known, band) in enumerate(zip(card.wavelengths_nm, raster.bands, strict=True), 1)
-        if known is not None and band.wavelength_nm is not None and abs(known - band.wavelength_nm) > 1
+        if other_wavelength(known, band.wavelength_nm)
     ]
     if moved:
         progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {first_few(moved)}.")

@@ -43,7 +43,7 @@ from specdeepmap.core.data.splits import (
     split_random,
     split_stratified,
 )
-from specdeepmap.core.data.tileindex import copy_index, read_splits, write_splits
+from specdeepmap.core.data.tileindex import SQLITE_FILES, copy_index, read_splits, write_splits
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import PrepareJob, PrepareResult
 from specdeepmap.core.progress import Progress
@@ -267,7 +267,7 @@ def _mark_index(
         try:
             copy_index(own, part)
             write_splits(part, splits)
-            for end in ("-wal", "-shm", "-journal"):  # of the earlier copy: SQLite would write them into the new one
+            for end in SQLITE_FILES:  # of the earlier copy: SQLite would write them into the new one
                 index.with_name(index.name + end).unlink(missing_ok=True)
             part.replace(index)
         finally:

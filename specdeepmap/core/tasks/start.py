@@ -283,7 +283,7 @@ class Beginning:
         content = read_tensors(path, "RESUME:")
         card, state = parse_checkpoint(content, path, "RESUME:")
         optimizers, schedule = content.get("optimizer_states"), content.get(SCHEDULE_KEY)
-        others = content.get(OTHERS_KEY)
+        others = content.get(OTHERS_KEY, [])
         whole = isinstance(optimizers, list) and isinstance(schedule, dict) and isinstance(others, list)
         if not optimizers or not whole:
             raise CheckpointError(f"RESUME: {path} holds no state to go on from. Train without RESUME.")

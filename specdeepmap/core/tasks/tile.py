@@ -17,7 +17,7 @@ from specdeepmap.core.data.dataset import INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
 from specdeepmap.core.data.parallel import THREADS, in_threads
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tileindex import TileRecord, write_index
+from specdeepmap.core.data.tileindex import SQLITE_FILES, TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
 from specdeepmap.core.data.vectors import burn_vectors
 from specdeepmap.core.data.vectorsource import is_vector
@@ -169,7 +169,7 @@ def _moves(folder: Path, output: Path, stem: str) -> list[Move]:
     new = {output / kind / path.name: path for kind in _KINDS for path in sorted((folder / kind).iterdir())}
     index = output / INDEX_NAME
     old = [path for kind in _KINDS for path in chips_of(output / kind, stem)]
-    old += [path for end in ("-wal", "-shm", "-journal") if (path := index.with_name(index.name + end)).exists()]
+    old += [path for end in SQLITE_FILES if (path := index.with_name(index.name + end)).exists()]
     gone = [Move(path) for path in old if path not in new]
     return [*gone, *(Move(target, path) for target, path in new.items()), Move(index, folder / INDEX_NAME)]
 
