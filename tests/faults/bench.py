@@ -119,8 +119,10 @@ class Bench:
 
 
 def _write_tile(folder: Path, run: int) -> None:
-    write_scene(folder, run)
-    if run == 1:  # chips of another image, which must outlive all that happens
+    if run == 2:  # the same image with other labels: those of another image would be refused
+        write_raster(folder / "truth" / "scene.tif", scene(96, 96, run)[1], nodata=0)
+    if run == 1:  # with chips of another image, which must outlive all that happens
+        write_scene(folder, run)
         image, labels = write_scene(folder / "neighbour", 7, (64, 64), "neighbour")
         cut(image, labels, folder.parent / "out")
         shutil.rmtree(folder / "neighbour")

@@ -21,6 +21,8 @@ from specdeepmap.core.progress import Progress
 _NAME = re.compile(r"(?P<stem>.*)_tile_\d+_\d+\.tif(\..+)?", re.DOTALL)
 _BLOCK = 256  # pixels; rows and columns read at once, of all bands, when a whole image is searched
 
+_ROWS_COMPARED = 16  # of a chip
+
 _COMPRESSION = {
     "none": (),
     "lzw": ("COMPRESS=LZW",),
@@ -116,6 +118,32 @@ def chips_of(folder: Path, stem: str) -> list[Path]:
     """List the chips of an image in a folder, with their side files."""
     named = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())
     return [path for path, name in named if name is not None and name["stem"] == stem]
+
+
+def difference_from(image: Raster, path: Path) -> str:
+    """Tell in what an image differs from the one that a chip was cut from; empty where it may be the same.
+
+    Place, bands and some rows of pixels are compared.
+
+    Raises:
+        RasterError: if one of them cannot be read.
+    """
+    chip = Raster.open(path)
+    column, row = map(int, path.stem.rpartition("_tile_")[2].split("_"))
+    there, here = chip.grid, image.grid.cut(Window(column, row, 1, 1))
+    pixel = max(map(abs, here.transform[1:3]))
+    if not there.same_crs(here) or not np.allclose(there.transform, here.transform, rtol=0, atol=0.01 * pixel):
+        return "from another place"
+    if len(chip.bands) != len(image.bands):
+        return f"with {len(chip.bands)} bands instead of {len(image.bands)}"
+    middle = chip.height // 2
+    rows = Window(column, row + middle, chip.width, min(_ROWS_COMPARED, chip.height - middle))
+    seen = rows.clipped(image.width, image.height)
+    if seen.width < 1 or seen.height < 1:
+        return ""
+    old, old_valid = chip.read(seen.moved(-column, -row))
+    new, new_valid = image.read(seen)
+    return "with other pixels" if np.any((old != new) & old_valid & new_valid) else ""
 
 
 def chip_nodata(image: Raster, progress: Progress) -> float | None:

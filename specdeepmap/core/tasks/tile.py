@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from specdeepmap.core.data.census import source_of
-from specdeepmap.core.data.chips import Chip, ChipWriter, chip_nodata, chips_of, read_chip
+from specdeepmap.core.data.chips import Chip, ChipWriter, chip_nodata, chips_of, difference_from, read_chip
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
 from specdeepmap.core.data.dataset import INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
@@ -21,7 +21,7 @@ from specdeepmap.core.data.tileindex import SQLITE_FILES, TileRecord, write_inde
 from specdeepmap.core.data.tiling import Window, split_windows
 from specdeepmap.core.data.vectors import burn_vectors
 from specdeepmap.core.data.vectorsource import is_vector
-from specdeepmap.core.errors import ConfigError, DatasetError
+from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import TileJob, TileResult
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Move, Staging
@@ -30,6 +30,9 @@ _KINDS = ("images", "labels")
 
 _BYTES_AHEAD = 64_000_000
 """Pixels that may wait for being written."""
+
+_COMPARED = 16
+"""Chips of an earlier run that are compared with the image."""
 
 
 def tile_raster(job: TileJob, progress: Progress) -> TileResult:
@@ -191,7 +194,7 @@ def _check_neighbours(job: TileJob, stem: str, image: Raster, table: ClassTable)
     """Refuse a folder whose chips of other images do not go together with the new ones."""
     images, labels = job.output_folder / "images", job.output_folder / "labels"
     own = set(chips_of(images, stem)) if images.is_dir() else set()
-    _check_same_place(job, image, own)
+    _check_same_image(job, image, own)
     others = [path for path in sorted(images.glob("*.tif")) if path not in own]
     if not others:
         return
@@ -217,20 +220,21 @@ def _check_neighbours(job: TileJob, stem: str, image: Raster, table: ClassTable)
                 )
 
 
-def _check_same_place(job: TileJob, image: Raster, own: Iterable[Path]) -> None:
-    """Refuse to replace the chips of an image with the same file name that lies elsewhere."""
-    chip = next((path for path in sorted(own) if path.suffix.lower() == ".tif"), None)
-    if chip is None:
-        return
-    column, row = map(int, chip.stem.rpartition("_tile_")[2].split("_"))
-    there, here = Raster.open(chip).grid, image.grid.cut(Window(column, row, 1, 1))
-    pixel = max(map(abs, here.transform[1:3]))
-    if not there.same_crs(here) or not np.allclose(there.transform, here.transform, rtol=0, atol=0.01 * pixel):
-        raise ConfigError(
-            f"OUTPUT_FOLDER {job.output_folder} holds chips of another image of the name {source_of(chip.stem)}, from "
-            f"another place; they would be replaced by those of IMAGE {job.image}. Rename one of the images, or choose "
-            "another folder."
-        )
+def _check_same_image(job: TileJob, image: Raster, own: Iterable[Path]) -> None:
+    """Refuse to replace the chips of an image with the same file name: of another place, another date or layer."""
+    chips = sorted(path for path in own if path.suffix.lower() == ".tif")
+    for path in chips[:: -(-len(chips) // _COMPARED) or 1]:
+        try:
+            difference = difference_from(image, path)
+        except RasterError:
+            continue  # a damaged chip is no loss
+        if difference:
+            raise ConfigError(
+                f"OUTPUT_FOLDER {job.output_folder} holds chips of another image of the name {source_of(path.stem)}, "
+                f"{difference} (chip {path.name}); they would be replaced by those of IMAGE {job.image}. Rename one of "
+                "the images, or choose another folder. If it is a new version of the same image, remove its old chips "
+                "first."
+            )
 
 
 def _rounded_down(percent: float) -> str:

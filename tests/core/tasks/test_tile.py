@@ -326,8 +326,51 @@ def test_an_image_of_the_same_name_from_another_place_is_refused(tmp_path: Path,
         with pytest.raises(ConfigError, match="another image of the name image, from another place"):
             tile(out, other, truth)
     assert snapshot(out) == before
-    other = write_raster(tmp_path / "later" / "image.tif", pixels + 1, nodata=-1)
-    assert tile(out, other, scene[1]).tile_count == 6
+
+
+def test_an_image_of_the_same_name_and_place_with_other_pixels_is_refused(
+    tmp_path: Path, scene: tuple[Path, Path]
+) -> None:
+    """Such as another date, or another layer of the same container."""
+    out, pixels = tmp_path / "out", read_pixels(scene[0])
+    tile(out, *scene)
+    before = snapshot(out)
+    for number, (other, said) in enumerate(((pixels + 1, "with other pixels"), (pixels[:-1], "instead of"))):
+        image = write_raster(tmp_path / str(number) / "image.tif", other, nodata=-1)
+        with pytest.raises(ConfigError, match=f"another image of the name image, .*{said}.*remove its old chips"):
+            tile(out, image, scene[1])
+    assert snapshot(out) == before
+    for path in (*(out / "images").iterdir(), *(out / "labels").iterdir()):
+        path.unlink()
+    assert tile(out, image, scene[1]).tile_count == 6
+
+
+def test_the_same_image_in_another_file_takes_the_place_of_its_chips(
+    tmp_path: Path, scene: tuple[Path, Path]
+) -> None:
+    out, pixels = tmp_path / "out", read_pixels(scene[0])
+    tile(out, *scene)
+    copy = write_raster(tmp_path / "copy" / "image.tif", pixels.astype(np.float64), nodata=-1)
+    assert tile(out, copy, scene[1], edges="shift", tile_size_x=12).tile_count
+    damaged = next((out / "images").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:99])
+    assert tile(out, *scene).tile_count == 6
+
+
+def test_subdatasets_of_one_container_do_not_take_each_others_place(tmp_path: Path, scene: tuple[Path, Path]) -> None:
+    out, pixels = tmp_path / "out", read_pixels(scene[0])
+    container = tmp_path / "both.gpkg"
+    for number, year in enumerate(("y2021", "y2022")):
+        single = write_raster(tmp_path / f"{year}.tif", (pixels[:1] * 0 + number + 1).astype(np.uint8))
+        more = ["APPEND_SUBDATASET=YES"] if number else []
+        gdal.Translate(str(container), str(single), creationOptions=[f"RASTER_TABLE={year}", *more])
+    first, second = (f"GPKG:{container}:{year}" for year in ("y2021", "y2022"))
+    tile(out, first, scene[1])
+    before = snapshot(out)
+    with pytest.raises(ConfigError, match="another image of the name both, with other pixels"):
+        tile(out, second, scene[1])
+    assert snapshot(out) == before
+    assert tile(out, first, scene[1]).tile_count
 
 
 def test_names_of_all_images_in_the_folder_count(tmp_path: Path, scene: tuple[Path, Path]) -> None:
