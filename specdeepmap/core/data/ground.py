@@ -7,6 +7,8 @@ Chips are boxes ``xmin, ymin, xmax, ymax`` in the units of one CRS. Rotated chip
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,38 +54,92 @@ def leaks(extents: Sequence[Extent], assignment: Assignment) -> list[int]:
     return sorted(leaking)
 
 
-def leaks_across(grids: Sequence[Grid], grounds: Sequence[NDArray[np.intp]], assignment: Assignment) -> list[int]:
-    """Find chips that share ground with a chip of another set in another CRS, such as that of the next UTM zone.
+@dataclass(frozen=True, eq=False)
+class SharedGround:
+    """Chips in two coordinate systems, such as those of neighbouring UTM zones, that lie on the same ground.
 
-    A box turns from one CRS to the other, and its bounding box grows: an overlap below a tenth of a chip is none.
+    Attributes:
+        positions: of the chips of both.
+        boxes: of these chips ``(chips, 4)``, in the first of the two; those of the other have turned, and are larger
+            than the chips.
+        second: which of them have the second.
+    """
+
+    positions: NDArray[np.intp]
+    boxes: NDArray[np.float64]
+    second: NDArray[np.bool_]
+
+    def neighbours(self, assignment: Assignment, buffer: float = 0.0) -> list[tuple[int, int]]:
+        """Give the positions of chips of different sets and systems that share ground, or lie closer than a buffer.
+
+        Args:
+            assignment: of all chips.
+            buffer: in the units of the first system; 0 = an overlap below a tenth of a chip is none.
+        """
+        limit = buffer if buffer > 0 else -_TURNED * _smallest_side(self.boxes)
+        pairs = _neighbours(self.boxes, assignment[self.positions], limit)
+        across = ((one, other) for one, other in pairs if self.second[one] != self.second[other])
+        return [(int(self.positions[one]), int(self.positions[other])) for one, other in across]
+
+
+def shared_grounds(grids: Sequence[Grid], grounds: Sequence[NDArray[np.intp]]) -> list[SharedGround]:
+    """Find the pairs of coordinate systems whose chips lie on the same ground.
 
     Args:
         grids: of the chips.
-        grounds: positions of the chips of each CRS, see ``common_grounds``.
-        assignment: of the chips.
+        grounds: positions of the chips of each system, see ``common_grounds``.
+    """
+    placed = [positions for positions in grounds if grids[positions[0]].crs]
+    found = []
+    for first, second in combinations(placed, 2):
+        crs = grids[first[0]].crs
+        try:
+            boxes = np.asarray(
+                [box for part in (first, second) for box in extents_in([grids[index] for index in part], crs)],
+                np.float64,
+            )
+        except RasterError:  # a local system: nobody knows where it lies
+            continue
+        known = np.isfinite(boxes).all(axis=1)
+        positions, of_second = np.concatenate((first, second)), np.arange(len(boxes)) >= len(first)
+        boxes, positions, of_second = boxes[known], positions[known], of_second[known]
+        if any(_neighbours(boxes, of_second.astype(np.int8), -_TURNED * _smallest_side(boxes))):
+            found.append(SharedGround(positions, boxes, of_second))
+    return found
+
+
+def joined_grounds(
+    grids: Sequence[Grid], grounds: Sequence[NDArray[np.intp]], shared: Sequence[SharedGround]
+) -> list[tuple[NDArray[np.intp], list[Extent]]]:
+    """Join the coordinate systems whose chips lie on the same ground, so that one block holds all chips of a place.
+
+    Returns:
+        Positions of the chips of each ground, and their boxes in the first of its systems.
+    """
+    group = np.arange(len(grids))
+    for positions in grounds:
+        group[positions] = positions[0]
+    for ground in shared:
+        group[np.isin(group, group[ground.positions])] = group[ground.positions[0]]
+    joined = []
+    for positions in (np.flatnonzero(group == number) for number in dict.fromkeys(group[g[0]] for g in grounds)):
+        parts = [part for part in grounds if part[0] in positions]
+        joined.append((np.concatenate(parts), _boxes_in(grids[parts[0][0]].crs, grids, parts)))
+    return joined
+
+
+def _boxes_in(crs: str, grids: Sequence[Grid], parts: Sequence[NDArray[np.intp]]) -> list[Extent]:
+    """Give the boxes of chips in one system, those of a part having the same."""
+    return [box for part in parts for box in extents_in([grids[index] for index in part], crs)]
+
+
+def leaks_across(shared: Sequence[SharedGround], assignment: Assignment) -> list[int]:
+    """Find chips that share ground with a chip of another set in another coordinate system.
 
     Returns:
         Positions of the leaking chips, ascending.
     """
-    placed = [positions for positions in grounds if grids[positions[0]].crs]
-    if len(placed) < 2:
-        return []
-    crs, leaking = grids[placed[0][0]].crs, set()
-    positions, extents = np.concatenate(placed), []
-    for ground in placed:
-        try:
-            extents += extents_in([grids[index] for index in ground], crs)
-        except RasterError:  # a local system: nobody knows where it lies
-            extents += [(np.nan,) * 4] * len(ground)
-    boxes = np.asarray(extents, np.float64)
-    known = np.isfinite(boxes).all(axis=1)
-    boxes, positions = boxes[known], positions[known]
-    system = np.concatenate([np.full(len(ground), number) for number, ground in enumerate(placed)])[known]
-    limit = -_TURNED * float((boxes[:, 2:] - boxes[:, :2]).min()) if len(boxes) else 0.0
-    for first, second in _neighbours(boxes, assignment[positions], limit):
-        if system[first] != system[second]:
-            leaking |= {int(positions[first]), int(positions[second])}
-    return sorted(leaking)
+    return sorted({chip for ground in shared for pair in ground.neighbours(assignment) for chip in pair})
 
 
 def find_blocks(extents: Sequence[Extent], size: float) -> NDArray[np.intp]:
@@ -126,10 +182,30 @@ def without_neighbours(extents: Sequence[Extent], assignment: Assignment, buffer
     """
     boxes = np.asarray(extents, np.float64).reshape(-1, 4)
     limit = buffer * (1 - 1e-9) if buffer > 0 else _overlap_limit(boxes)
-    pairs = list(_neighbours(boxes, assignment, limit))
+    return _thinned(assignment, list(_neighbours(boxes, assignment, limit)))
+
+
+def without_neighbours_across(
+    shared: Sequence[SharedGround], assignment: Assignment, buffers: Sequence[float]
+) -> Assignment:
+    """Do the same for chips of two coordinate systems.
+
+    Args:
+        shared: see ``shared_grounds``.
+        assignment: of all chips.
+        buffers: smallest gap on each of these grounds, in the units of its first system; 0 = they may touch.
+    """
+    for ground, buffer in zip(shared, buffers, strict=True):
+        assignment = _thinned(assignment, ground.neighbours(assignment, buffer))
+    return assignment
+
+
+def _thinned(assignment: Assignment, pairs: Sequence[tuple[int, int]]) -> Assignment:
+    """Leave out chips until none of these pairs is left."""
+    count = len(assignment)
     kept = assignment.copy()
     sizes = np.bincount(assignment, minlength=LEFT_OUT + 1)
-    degree = np.bincount(np.array(pairs, np.intp).ravel(), minlength=len(boxes)) if pairs else np.zeros(len(boxes))
+    degree = np.bincount(np.array(pairs, np.intp).ravel(), minlength=count) if pairs else np.zeros(count)
     for first, second in sorted(pairs, key=lambda pair: -max(degree[pair[0]], degree[pair[1]])):
         if kept[first] == LEFT_OUT or kept[second] == LEFT_OUT:
             continue
@@ -149,7 +225,11 @@ def without_neighbours(extents: Sequence[Extent], assignment: Assignment, buffer
 
 def _overlap_limit(boxes: NDArray[np.float64]) -> float:
     """Give the gap, negative, below which two chips overlap by more than rounding."""
-    return -_ROUNDING * float((boxes[:, 2:] - boxes[:, :2]).min()) if len(boxes) else 0.0
+    return -_ROUNDING * _smallest_side(boxes)
+
+
+def _smallest_side(boxes: NDArray[np.float64]) -> float:
+    return float((boxes[:, 2:] - boxes[:, :2]).min()) if len(boxes) else 0.0
 
 
 def _neighbours(boxes: NDArray[np.float64], assignment: Assignment, limit: float) -> Iterator[tuple[int, int]]:

@@ -27,10 +27,6 @@ _FIELDS = (
 )
 
 
-SQLITE_FILES = ("-wal", "-shm", "-journal")
-"""Ends of the files that SQLite keeps beside a database while it is open."""
-
-
 @dataclass(frozen=True)
 class TileRecord:
     """A row of the index.

@@ -20,13 +20,16 @@ from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging.claim import CLAIM_NAME, claim, claimed
 from specdeepmap.core.staging.exchange import JOURNAL_SUFFIX, Move, exchange, recover, undo
 
-__all__ = ["CLAIM_NAME", "Move", "Staging", "claim", "claimed", "remove_staged", "write_whole"]
+__all__ = ["CLAIM_NAME", "SQLITE_FILES", "Move", "Staging", "claim", "claimed", "remove_staged", "write_whole"]
 
 _LONGEST = 255 - len(".aux.xml")  # bytes of a file name
 _SIDECAR = ".aux.xml"
 
+SQLITE_FILES = ("-wal", "-shm", "-journal")
+"""Ends of the files that SQLite keeps beside a database while it is open."""
+
 _RASTER = (_SIDECAR, ".ovr", ".msk")
-_ADDED = {".tif": _RASTER, ".tiff": _RASTER, ".gpkg": ("-wal", "-shm", "-journal")}
+_ADDED = {".tif": _RASTER, ".tiff": _RASTER, ".gpkg": SQLITE_FILES}
 _INSTEAD = {".shp": (".qix", ".sbn", ".sbx", ".qpj", ".idm", ".ind")}
 """What other programs, or an earlier run, put beside a file: added to its name, or instead of its suffix.
 

@@ -30,9 +30,12 @@ from specdeepmap.core.data.ground import (
     automatic_block_size,
     common_grounds,
     find_blocks,
+    joined_grounds,
     leaks,
     leaks_across,
+    shared_grounds,
     without_neighbours,
+    without_neighbours_across,
 )
 from specdeepmap.core.data.splits import (
     LEFT_OUT,
@@ -43,11 +46,11 @@ from specdeepmap.core.data.splits import (
     split_random,
     split_stratified,
 )
-from specdeepmap.core.data.tileindex import SQLITE_FILES, copy_index, read_splits, write_splits
+from specdeepmap.core.data.tileindex import copy_index, read_splits, write_splits
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import PrepareJob, PrepareResult
 from specdeepmap.core.progress import Progress
-from specdeepmap.core.staging import Staging, claimed, remove_staged
+from specdeepmap.core.staging import SQLITE_FILES, Staging, claimed, remove_staged
 
 Grounds = list[NDArray[np.intp]]
 
@@ -147,9 +150,9 @@ def _split_blocks(
 ) -> tuple[Assignment, list[str]]:
     """Put spatial blocks into sets and leave out chips that come too near to another set."""
     blocks = np.zeros(len(census.grids), np.intp)
+    shared = shared_grounds(census.grids, grounds)
     sizes = []
-    for positions in grounds:
-        extents = [census.grids[position].extent for position in positions]
+    for positions, extents in joined_grounds(census.grids, grounds, shared):
         pixel = _pixel(census, positions)
         size = job.block_size * pixel if job.block_size else automatic_block_size(extents)
         sizes.append(round(size / pixel))
@@ -160,6 +163,8 @@ def _split_blocks(
         extents = [census.grids[position].extent for position in positions]
         buffer = job.buffer * _pixel(census, positions)
         assignment[positions] = without_neighbours(extents, assignment[positions], buffer)
+    buffers = [job.buffer * _pixel(census, ground.positions) for ground in shared]
+    assignment = without_neighbours_across(shared, assignment, buffers)
     gone = before - int((assignment != LEFT_OUT).sum())
     text = f"{int(blocks.max()) + 1} blocks of {', '.join(map(str, sorted(set(sizes))))} pixels"
     return assignment, [f"{text}; {gone} chips left out, since they come too near to chips of another set."]
@@ -238,12 +243,12 @@ def _doubts(census: Census, assignment: Assignment, grounds: Grounds) -> list[st
             f"{leaking} chips share ground with a chip of another set, so that accuracies will look better than they "
             "are. Take SPLIT blocks, or cut the chips with a step that is not smaller than the chip."
         )
-    across = len(leaks_across(census.grids, grounds, assignment))
+    across = len(leaks_across(shared_grounds(census.grids, grounds), assignment))
     if across:
         warnings.append(
             f"{across} chips share ground with a chip of another set in another coordinate system, such as that of the "
-            "next UTM zone, so that accuracies will look better than they are. Warp the images into one system, or cut "
-            "them where they meet."
+            "next UTM zone, so that accuracies will look better than they are. Take SPLIT blocks, or warp the images "
+            "into one system."
         )
     return warnings
 

@@ -231,6 +231,12 @@ class Beginning:
 
     def _from_model(self, path: Path) -> Start:
         """Start from a model of ours: its card decides what the network is and sees."""
+        folder = self.job.model_folder
+        if folder is not None and path.resolve() == (folder / LAST_NAME).resolve():
+            raise ConfigError(
+                f"INIT_CHECKPOINT {path} would be replaced by the {LAST_NAME} of this training. Choose another "
+                "MODEL_FOLDER, or rename the checkpoint; to go on with an interrupted training, set RESUME instead."
+            )
         card, state = load_checkpoint(path, "INIT_CHECKPOINT")
         if len(card.bands) != self._bands:
             raise ConfigError(

@@ -17,14 +17,14 @@ from specdeepmap.core.data.dataset import INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
 from specdeepmap.core.data.parallel import THREADS, in_threads
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.data.tileindex import SQLITE_FILES, TileRecord, write_index
+from specdeepmap.core.data.tileindex import TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
 from specdeepmap.core.data.vectors import burn_vectors
 from specdeepmap.core.data.vectorsource import is_vector
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import TileJob, TileResult
 from specdeepmap.core.progress import Progress
-from specdeepmap.core.staging import Move, Staging
+from specdeepmap.core.staging import SQLITE_FILES, Move, Staging
 
 _KINDS = ("images", "labels")
 

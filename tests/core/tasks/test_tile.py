@@ -345,9 +345,7 @@ def test_an_image_of_the_same_name_and_place_with_other_pixels_is_refused(
     assert tile(out, image, scene[1]).tile_count == 6
 
 
-def test_the_same_image_in_another_file_takes_the_place_of_its_chips(
-    tmp_path: Path, scene: tuple[Path, Path]
-) -> None:
+def test_the_same_image_in_another_file_takes_the_place_of_its_chips(tmp_path: Path, scene: tuple[Path, Path]) -> None:
     out, pixels = tmp_path / "out", read_pixels(scene[0])
     tile(out, *scene)
     copy = write_raster(tmp_path / "copy" / "image.tif", pixels.astype(np.float64), nodata=-1)

@@ -256,6 +256,15 @@ def test_a_model_for_other_bands(model: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
+def test_the_last_checkpoint_of_the_same_folder_would_be_replaced(striped: Path, model: Path, tmp_path: Path) -> None:
+    last = tmp_path / "models" / "last.ckpt"
+    last.parent.mkdir()
+    shutil.copy(model, last)
+    with pytest.raises(ConfigError, match=r"INIT_CHECKPOINT .*last\.ckpt would be replaced.*set RESUME instead"):
+        train(striped, tmp_path, init_checkpoint=last)
+    assert last.read_bytes() == model.read_bytes()
+
+
 def test_no_model_of_ours(striped: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(2)}}, path)
