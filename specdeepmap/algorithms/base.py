@@ -25,6 +25,7 @@ from qgis.utils import iface
 from specdeepmap.algorithms.checks import check_inputs_are_there, job_as_written
 from specdeepmap.algorithms.feedback import FeedbackProgress
 from specdeepmap.algorithms.handover import HandOver, Ways
+from specdeepmap.algorithms.layers import layer_doubts
 from specdeepmap.algorithms.parameters import OUTPUTS, Field, check_raw, make_parameter, read_value
 from specdeepmap.algorithms.tables import LOAD_TABLES, load_table
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError, nearest
@@ -135,6 +136,8 @@ class Algorithm(QgsProcessingAlgorithm):
         except SpecDeepMapError as error:
             _close_inputs(parameters, context)
             raise QgsProcessingException(str(error)) from error
+        for text in self._doubts(parameters, context):
+            feedback.pushWarning(text)
         self._to_load = context.layersToLoadOnCompletion()
         return True
 
@@ -192,6 +195,14 @@ class Algorithm(QgsProcessingAlgorithm):
 
     def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:
         """Say how results are to be loaded; for subclasses."""
+
+    def _doubts(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Iterator[str]:
+        """Say of the layers what QGIS was told and the work does not know."""
+        for field, spec in self._asked():
+            name = field.name.upper()
+            layer = self.parameterAsLayer(parameters, name, context) if spec.kind in ("raster", "labels") else None
+            if layer is not None:
+                yield from layer_doubts(layer, name)
 
     def _show_tables(self, context: QgsProcessingContext) -> None:
         for name in self.TABLES:

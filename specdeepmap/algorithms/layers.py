@@ -37,7 +37,8 @@ def raster_source(layer: QgsRasterLayer, parameter: str) -> str:
 def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingContext) -> str:
     """Give the GDAL name of a label layer, or the OGR name of a vector layer with layer name and filter.
 
-    Vectors that do not lie in a file, such as those of a memory layer, are copied to a temporary one.
+    Vectors that do not lie in a file, such as those of a memory layer or edits that are not saved yet, are copied to a
+    temporary one.
 
     Raises:
         ConfigError: if the layer is neither, or cannot be copied.
@@ -46,7 +47,7 @@ def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingConte
         return raster_source(layer, parameter)
     if not isinstance(layer, QgsVectorLayer):
         raise ConfigError(f"{parameter} is the layer '{layer.name()}', which is neither a raster nor vectors.")
-    if layer.providerType() == "ogr":
+    if layer.providerType() == "ogr" and not layer.isModified():
         parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
         named = f"|layername={parts['layerName']}" if parts.get("layerName") else ""
         subset = f"|subset={layer.subsetString()}" if layer.subsetString() else ""
@@ -58,6 +59,34 @@ def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingConte
     if code != QgsVectorFileWriter.WriterError.NoError:
         raise ConfigError(f"{parameter}: the layer '{layer.name()}' cannot be copied to a file: {text}")
     return path
+
+
+def layer_doubts(layer: QgsMapLayer, parameter: str) -> list[str]:
+    """Say what QGIS was told of a layer that its file does not say: what is not in the file does not count."""
+    doubts = []
+    provider = layer.dataProvider()
+    own, file = layer.crs(), provider.crs()
+    if file.isValid() and own.isValid() and own != file:
+        doubts.append(
+            f"{parameter}: the layer '{layer.name()}' has the coordinate system {own.authid() or own.description()} in "
+            f"QGIS, but its file says {file.authid() or file.description()}, and that counts. If the file is wrong, "
+            "assign the right one to it (Assign Projection)."
+        )
+    if isinstance(layer, QgsRasterLayer):
+        bands = range(1, layer.bandCount() + 1)
+        values = {f"{user.min():g}" for band in bands for user in provider.userNoDataValues(band)}
+        if values:
+            doubts.append(
+                f"{parameter}: the layer '{layer.name()}' has an additional no-data value in QGIS "
+                f"({', '.join(sorted(values))}), which its file does not have; it does not count. Set NODATA, where "
+                "there is such a parameter, or export the layer."
+            )
+        if any(provider.sourceHasNoDataValue(band) and not provider.useSourceNoDataValue(band) for band in bands):
+            doubts.append(
+                f"{parameter}: the no-data value of the layer '{layer.name()}' is switched off in QGIS; it counts all "
+                "the same, since its file has it."
+            )
+    return doubts
 
 
 def class_entries(layer: QgsMapLayer | None, field: str | None) -> tuple[ClassEntry, ...]:
@@ -73,7 +102,8 @@ def class_entries(layer: QgsMapLayer | None, field: str | None) -> tuple[ClassEn
     """
     renderer = None if layer is None else layer.renderer()
     if isinstance(renderer, QgsCategorizedSymbolRenderer) and field and renderer.classAttribute() == field:
-        return _category_entries(renderer)
+        position = layer.fields().lookupField(field)
+        return _category_entries(renderer, position >= 0 and layer.fields().at(position).isNumeric())
     if not isinstance(renderer, QgsPalettedRasterRenderer):
         return ()
     entries = []
@@ -86,14 +116,24 @@ def class_entries(layer: QgsMapLayer | None, field: str | None) -> tuple[ClassEn
     return tuple(entries)
 
 
-def _category_entries(renderer: QgsCategorizedSymbolRenderer) -> tuple[ClassEntry, ...]:
-    """Read classes from the categories of a vector layer."""
+def _category_entries(renderer: QgsCategorizedSymbolRenderer, numeric: bool) -> tuple[ClassEntry, ...]:
+    """Read classes from the categories of a vector layer; of a field of numbers, a style file may give them as text."""
     entries = []
     for position, category in enumerate(renderer.categories()[:255], 1):
         value, color = category.value(), category.symbol().color().name()
+        if numeric and isinstance(value, str):
+            value = _number(value)
         if isinstance(value, str) and value:
             entries.append(ClassEntry(position, value, color))
         elif isinstance(value, (int, float)) and UNLABELLED < value <= 255 and value == int(value):
             label = category.label().strip()
-            entries.append(ClassEntry(int(value), "" if label == str(value) else label, color))
+            entries.append(ClassEntry(int(value), "" if label in (str(value), str(int(value))) else label, color))
     return tuple(entries)
+
+
+def _number(text: str) -> float | None:
+    """Read a number; None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -139,6 +139,8 @@ PARAMETERS: dict[str, dict[str, Asked]] = {
         "IMAGE": Asked("raster"),
         "CHECKPOINT": Asked("file"),
         "GROUND_TRUTH": Asked("raster", flags="o"),
+        "ZERO_AS": whole(None, 1, "Ao", high=255),
+        "NODATA": number(None, flags="Ao"),
         "EXTENT": Asked("extent", flags="Ao"),
         "MATCH_BANDS": choice("none", "none", "name", "wavelength", flags="A"),
         "OVERLAP": number(10, 0, 45),

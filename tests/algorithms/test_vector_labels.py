@@ -45,13 +45,28 @@ def polygons(qgis: Any) -> Any:
     return layer
 
 
+SIZES = {"TILE_SIZE_X": 32, "TILE_SIZE_Y": 32, "STEP_X": 32, "STEP_Y": 32}
+
+
+def image_below(folder: Path) -> Path:
+    """Write an image on the ground of the polygons."""
+    transform = (400000, 10, 0, 5800000, 0, -10)
+    return write_raster(folder / "i.tif", np.ones((2, 32, 32), np.uint16), transform=transform, crs=utm())
+
+
+def saved(layer: Any, path: Path) -> Any:
+    """Save a layer to a file and open that."""
+    from qgis.core import QgsCoordinateTransformContext, QgsVectorFileWriter, QgsVectorLayer
+
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    QgsVectorFileWriter.writeAsVectorFormatV3(layer, str(path), QgsCoordinateTransformContext(), options)
+    return QgsVectorLayer(str(path), path.stem, "ogr")
+
+
 def test_a_memory_layer_is_burned_with_its_names_and_colors(qgis: Any, polygons: Any, tmp_path: Path) -> None:
     import processing
 
-    transform = (400000, 10, 0, 5800000, 0, -10)
-    image = write_raster(tmp_path / "i.tif", np.ones((2, 32, 32), np.uint16), transform=transform, crs=utm())
-    sizes = {"TILE_SIZE_X": 32, "TILE_SIZE_Y": 32, "STEP_X": 32, "STEP_Y": 32}
-    values = {"IMAGE": str(image), "LABELS": polygons, "CLASS_FIELD": "crop", **sizes}
+    values = {"IMAGE": str(image_below(tmp_path)), "LABELS": polygons, "CLASS_FIELD": "crop", **SIZES}
     result = processing.run("specdeepmap:rastersplitter", {**values, "OUTPUT_FOLDER": str(tmp_path / "out")})
     assert result["TILE_COUNT"] == 1
     chip = gdal.Open(str(tmp_path / "out" / "labels" / "i_tile_0_0.tif"))
@@ -60,3 +75,63 @@ def test_a_memory_layer_is_burned_with_its_names_and_colors(qgis: Any, polygons:
     names, colors = names_and_colors(chip, {1, 2})
     assert names == {1: "maize", 2: "wheat"}
     assert colors == {1: COLORS["maize"], 2: COLORS["wheat"]}
+
+
+def test_edits_that_are_not_saved_count(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    """As they do for QGIS's own algorithms."""
+    import processing
+
+    layer = saved(polygons, tmp_path / "fields.gpkg")
+    layer.startEditing()
+    first = next(layer.getFeatures())
+    layer.changeAttributeValue(first.id(), layer.fields().lookupField("crop"), "barley")
+    values = {"IMAGE": str(image_below(tmp_path)), "LABELS": layer, "CLASS_FIELD": "crop", **SIZES}
+    processing.run("specdeepmap:rastersplitter", {**values, "OUTPUT_FOLDER": str(tmp_path / "out")})
+    chip = gdal.Open(str(tmp_path / "out" / "labels" / "i_tile_0_0.tif"))
+    assert names_and_colors(chip, {1, 2})[0] == {1: "barley", 2: "wheat"}
+    assert layer.isModified(), "nothing is saved for the user"
+    layer.rollBack()
+
+
+def test_what_only_qgis_knows_of_a_layer_is_told(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    import processing
+    from qgis.core import QgsCoordinateReferenceSystem, QgsProcessingFeedback, QgsRasterLayer, QgsRasterRange
+
+    class Feedback(QgsProcessingFeedback):
+        def __init__(self) -> None:
+            super().__init__(False)
+            self.warned: list[str] = []
+
+        def pushWarning(self, warning: str) -> None:  # noqa: N802 - QGIS calls it so
+            self.warned.append(warning)
+
+    labels = saved(polygons, tmp_path / "fields.gpkg")
+    image = QgsRasterLayer(str(image_below(tmp_path)), "below")
+
+    def warnings_of(folder: str) -> list[str]:
+        feedback = Feedback()
+        values = {"IMAGE": image, "LABELS": labels, "CLASS_FIELD": "crop", **SIZES}
+        out = {"OUTPUT_FOLDER": str(tmp_path / folder)}
+        processing.run("specdeepmap:rastersplitter", {**values, **out}, feedback=feedback)
+        return feedback.warned
+
+    assert warnings_of("plain") == []
+    labels.setCrs(QgsCoordinateReferenceSystem("EPSG:23033"))
+    image.dataProvider().setUserNoDataValue(1, [QgsRasterRange(-9999, -9999)])
+    image_text, labels_text = warnings_of("told")
+    assert "'below' has an additional no-data value in QGIS (-9999)" in image_text and "Set NODATA" in image_text
+    assert "has the coordinate system EPSG:23033 in QGIS, but its file says EPSG:32633" in labels_text
+
+
+def test_numbers_of_a_style_that_are_text(qgis: Any) -> None:
+    """A style file without types gives the values of its categories as text."""
+    from qgis.core import QgsCategorizedSymbolRenderer, QgsFillSymbol, QgsRendererCategory, QgsVectorLayer
+
+    from specdeepmap.algorithms.layers import class_entries
+
+    layer = QgsVectorLayer("Polygon?crs=EPSG:32633&field=code:integer", "fields", "memory")
+    symbol = QgsFillSymbol.createSimple({"color": "#00ff00"})
+    titles = {"3": "water", "1": "forest", "2": "2", "": "others"}
+    categories = [QgsRendererCategory(value, symbol.clone(), title) for value, title in titles.items()]
+    layer.setRenderer(QgsCategorizedSymbolRenderer("code", categories))
+    assert {entry.value: entry.name for entry in class_entries(layer, "code")} == {3: "water", 1: "forest", 2: ""}

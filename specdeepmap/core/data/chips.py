@@ -114,6 +114,12 @@ class ChipWriter:
         write_class_chip(self.folder / "labels" / f"{name}.tif", chip.labels, grid, self.classes, (rows, *options))
 
 
+def image_stem(image: Raster) -> str:
+    """Give the first part of the names of an image's chips; none of them may be hidden."""
+    files = image.dataset.GetFileList()
+    return Path(files[0] if files else image.name).stem.lstrip(".") or "image"
+
+
 def chips_of(folder: Path, stem: str) -> list[Path]:
     """List the chips of an image in a folder, with their side files."""
     named = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())

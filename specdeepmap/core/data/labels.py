@@ -44,6 +44,8 @@ class LabelRaster:
         raster = Raster.open(source)
         self.name = f"{parameter} {source}"
         self.grid = grid
+        self.zeros = False
+        """Whether a pixel that was read is 0, and 0 is not the no-data value."""
         self._zero_as = zero_as
         self._nodata = raster.bands[0].nodata
         self._zero_counts = zero_as is not None and self._nodata == 0
@@ -73,6 +75,7 @@ class LabelRaster:
         used = values[valid]
         check_values(used, self.name)
         labels = np.where(valid, values, UNLABELLED).astype(np.uint8)
+        self.zeros = self.zeros or bool(np.any(used == 0))
         if self._zero_as is not None:
             if np.any(used == self._zero_as):
                 raise ConfigError(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from osgeo import gdal, ogr, osr
@@ -21,6 +23,7 @@ from specdeepmap.core.errors import Canceled, ConfigError, RasterError
 from specdeepmap.core.progress import Progress
 
 LAYER = "classes"
+_STYLES = "layer_styles"
 _DRIVERS = {
     ".gpkg": "GPKG",
     ".shp": "ESRI Shapefile",
@@ -74,6 +77,20 @@ def polygonize(class_map: Path, target: Path, classes: ClassTable, progress: Pro
     finally:
         for path in passing:
             path.unlink(missing_ok=True)
+
+
+def other_layers(path: Path) -> list[str]:
+    """Give the layers and tables of an existing GeoPackage that this module did not make; styles of QGIS aside."""
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return []
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            names = {str(name) for (name,) in database.execute("SELECT table_name FROM gpkg_contents")}
+            fields = {row[1] for row in database.execute(f'PRAGMA table_info("{LAYER}")')}
+    except sqlite3.Error:  # no GeoPackage, or none that is whole
+        return []
+    ours = {LAYER} if {name for name, _ in _FIELDS} <= fields else set()
+    return sorted(names - ours - {_STYLES})
 
 
 def companions(target: Path) -> list[Path]:

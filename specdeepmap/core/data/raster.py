@@ -21,7 +21,7 @@ from osgeo import gdal, gdal_array, osr
 
 from specdeepmap.core.data.bands import Band, read_bands, read_nodata
 from specdeepmap.core.data.tiling import Window
-from specdeepmap.core.errors import RasterError
+from specdeepmap.core.errors import ConfigError, RasterError
 
 _WIDEST_CACHE = 256 * 2**20
 
@@ -267,6 +267,22 @@ class Raster:
             if nodata is not None:
                 valid[index] &= values[index] != nodata
         return valid
+
+
+def check_nodata(nodata: float | None, image: Raster) -> None:
+    """Check the parameter NODATA.
+
+    Raises:
+        ConfigError: if the image's number type cannot hold the value.
+    """
+    if nodata is None or image.dtype.kind == "f":
+        return
+    limits = np.iinfo(image.dtype)  # type: ignore[type-var]
+    if not (math.isfinite(nodata) and nodata.is_integer() and limits.min <= nodata <= limits.max):
+        raise ConfigError(
+            f"NODATA is {nodata:g}, which an image of {image.dtype} cannot hold ({limits.min} to {limits.max}). Give "
+            "the value that missing pixels really have."
+        )
 
 
 @contextmanager

@@ -50,20 +50,23 @@ def burn_vectors(
         layer.SetAttributeFilter(None)  # another filter must not give a class another id
         if zero_as is not None:
             progress.info(f"ZERO_AS is left aside: {class_field} holds text, so that no class is 0.")
-    values, names = _class_values(layer, index, is_text, zero_as, source)
+    values, names = _class_values(layer, index, is_text, zero_as, source, progress)
     parsed.apply_filter(layer)
     memory = _projected(layer, index, values, grid, source, progress)
     kind = kind_of(layer)
     with GeoTiff(target, grid, 1, np.uint8, None, _OPTIONS) as tif:
         _rasterize(tif.dataset, memory, ["ATTRIBUTE=value"], source, progress.part(0.0, 0.5))
     if kind == "polygon":
-        _tell_overlaps(memory, grid, target, source, progress.part(0.5, 1.0))
+        _tell_overlaps(memory, grid, target, source, progress.part(0.5, 0.9))
+    else:
+        _tell_meetings(memory, grid, progress)
+    _tell_lost(memory, grid, target, names, progress)
     del dataset  # only now: without it the layer is gone
     return tuple(ClassEntry(value, name, "") for value, name in names.items())
 
 
 def _class_values(
-    layer: ogr.Layer, index: int, is_text: bool, zero_as: int | None, source: str
+    layer: ogr.Layer, index: int, is_text: bool, zero_as: int | None, source: str, progress: Progress
 ) -> tuple[dict[object, int], dict[int, str]]:
     """Give the class id of each value of the field, and the names of text classes.
 
@@ -75,6 +78,13 @@ def _class_values(
     layer.ResetReading()
     if is_text:
         texts = sorted(text for text in found if str(text).strip())
+        if texts and all(str(text).strip().isdecimal() for text in texts):
+            given = ", ".join(f"'{text}' is class {number}" for number, text in enumerate(texts[:10], 1))
+            progress.warning(
+                f"CLASS_FIELD {name} holds numbers as text. Text is a name, and names get ids in alphabetical order: "
+                f"{given}{', …' if len(texts) > 10 else ''}. To keep the numbers as class ids, and 0 as unlabelled, "
+                "make a field of whole numbers of them (Vector > Refactor Fields)."
+            )
         if len(texts) > 255:
             raise DatasetError(f"CLASS_FIELD {name} has {len(texts)} different texts; 255 classes are possible.")
         values: dict[object, int] = {text: number for number, text in enumerate(texts, 1)}
@@ -219,3 +229,43 @@ def _tell_overlaps(memory: gdal.Dataset, grid: Grid, target: Path, source: str, 
     counts.unlink()
     if pixels:
         progress.warning(f"LABELS: {pixels} pixels lie in several polygons; the last one in the layer wins.")
+
+
+def _tell_meetings(memory: gdal.Dataset, grid: Grid, progress: Progress) -> None:
+    """Count the pixels that points of different classes lie in, and say so."""
+    inverse = gdal.InvGeoTransform(grid.transform)
+    found: dict[tuple[int, int], int] = {}
+    shared: set[tuple[int, int]] = set()
+    for number, feature in enumerate(memory.GetLayer(0)):
+        if number % 1000 == 0:
+            progress.check()
+        geometry, value = feature.GetGeometryRef(), feature.GetField("value")
+        parts = range(geometry.GetGeometryCount())
+        for point in [geometry.GetGeometryRef(part) for part in parts] or [geometry]:
+            column, row = map(math.floor, gdal.ApplyGeoTransform(inverse, point.GetX(), point.GetY()))
+            if found.setdefault((column, row), value) != value:
+                shared.add((column, row))
+    memory.GetLayer(0).ResetReading()
+    inside = sum(0 <= column < grid.width and 0 <= row < grid.height for column, row in shared)
+    if inside:
+        progress.warning(f"LABELS: {inside} pixels hold points of different classes; the last one in the layer wins.")
+
+
+def _tell_lost(memory: gdal.Dataset, grid: Grid, target: Path, names: dict[int, str], progress: Progress) -> None:
+    """Say which classes have features on the image, but no pixel."""
+    features: dict[int, int] = {}
+    for feature in memory.GetLayer(0):
+        value = feature.GetField("value")
+        features[value] = features.get(value, 0) + 1
+    memory.GetLayer(0).ResetReading()
+    dataset, burned = gdal.Open(str(target)), np.zeros(256, np.bool_)
+    for y in range(0, grid.height, _ROWS):
+        progress.check()
+        burned[np.unique(dataset.GetRasterBand(1).ReadAsArray(0, y, grid.width, min(_ROWS, grid.height - y)))] = True
+    lost = [value for value in sorted(features) if value != UNLABELLED and not burned[value]]
+    if lost:
+        listed = ", ".join(f"{names.get(value, value)} ({features[value]} features)" for value in lost)
+        progress.warning(
+            f"LABELS: these classes lie on the image but get no pixel: {listed}. They hold no pixel's centre, or lie "
+            "below those of other classes. Are they smaller than a pixel of the image?"
+        )

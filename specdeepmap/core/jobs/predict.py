@@ -73,6 +73,24 @@ class PredictJob(Job):
         None,
         advanced=True,
     )
+    zero_as: int | None = ask(
+        "integer",
+        "Class for ground truth value 0",
+        "Ground truth value 0 becomes this class id (1 to 255), as in the Raster Splitter. Set it for masks of 0 and "
+        "1. Default: not set, 0 means unlabelled.",
+        None,
+        minimum=1,
+        maximum=255,
+        advanced=True,
+    )
+    nodata: float | None = ask(
+        "number",
+        "No-data value of the image (image units)",
+        "Overrides the image's own no-data value, in image units. Default: not set, the image's own, or, where it "
+        "declares none, that of the chips that the model was trained on.",
+        None,
+        advanced=True,
+    )
     match_bands: str = ask(
         "choice",
         "Match bands",
@@ -238,6 +256,8 @@ class PredictJob(Job):
         for name in ("scores_csv", "confusion_csv", "error_map"):
             if getattr(self, name) is not None and self.ground_truth is None:
                 raise ConfigError(f"{name.upper()} is set, but it needs GROUND_TRUTH; name a label raster there.")
+        if self.zero_as is not None and self.ground_truth is None:
+            raise ConfigError("ZERO_AS is set, but it needs GROUND_TRUTH; name a label raster there.")
         if self.extent is not None:
             if len(self.extent) != 4:
                 raise ConfigError("EXTENT must hold four numbers: xmin, ymin, xmax, ymax in the image's units.")

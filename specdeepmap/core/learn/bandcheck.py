@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks of images and references: are their bands, values and classes those that a model was trained on?"""
+"""Checks of images and references: do bands, values and classes suit a model, and does it know the place?"""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
-from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.raster import Grid, Raster
 from specdeepmap.core.data.tiling import Window
+from specdeepmap.core.learn.checkpoint import chip_mark
 from specdeepmap.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ In 1,419 chips of a lake district (HLS, 6 bands) the median over bands falls to 
 quantile to no less than 0.22.
 """
 
+_MOST_CHIPS = 1_000_000
+
 Floats = NDArray[np.float64]
 
 
@@ -75,6 +78,35 @@ def warn_of_other_classes(classes: ClassTable, names: Mapping[int, str], paramet
             f"{parameter}: classes have other names than in the model (model / reference): {first_few(renamed)}. "
             "Scores compare class ids. Where these are not the same classes, give the reference the ids of the model."
         )
+
+
+def warn_of_known_image(card: ModelCard, stem: str, grid: Grid, progress: Progress) -> None:
+    """Warn where a model was trained on chips of the image that is to be scored.
+
+    The card holds marks of chips by their names, which say where in the image they were cut: chips side by side are
+    looked for, and such as overlap by a half or three quarters.
+
+    Args:
+        card: of the model.
+        stem: of the image, see ``image_stem``.
+        grid: of the image.
+        progress: is warned.
+    """
+    known = set(card.trained_on)
+    for share in (1, 2, 4):
+        steps = max(card.chip_width // share, 1), max(card.chip_height // share, 1)
+        columns, rows = range(0, grid.width, steps[0]), range(0, grid.height, steps[1])
+        if len(columns) * len(rows) > _MOST_CHIPS:
+            return
+        found = sum(chip_mark(f"{stem}_tile_{column}_{row}") in known for row in rows for column in columns)
+        by_chance = len(columns) * len(rows) * len(known) / 16**8
+        if found > 20 * by_chance:
+            progress.warning(
+                f"GROUND_TRUTH: the model was trained or validated on chips of an image that is called {stem}, too "
+                f"({found} or more). If it is this one, the scores will look better than they are: take reference data "
+                "of other places, or the Deep Learning Tester with the test set."
+            )
+            return
 
 
 def warn_of_other_values(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:

@@ -72,6 +72,7 @@ class ModelCard(Record):
         wavelengths_nm: of the bands, where known.
         normalization: scaling, mean and standard deviation, bad bands.
         nodata: how missing pixels reach the network.
+        image_nodata: no-data value of the first training chip, in image units; None = it declares none.
         classes: values, names and colours, in the order of the outputs.
         chip_width, chip_height: of the training chips, in pixels.
         settings: of the training.
@@ -89,6 +90,7 @@ class ModelCard(Record):
     wavelengths_nm: tuple[float | None, ...]
     normalization: Normalization
     nodata: str = "missing pixels and bad bands are 0 after normalisation"
+    image_nodata: float | None = None
     classes: ClassTable
     chip_width: int
     chip_height: int
@@ -123,6 +125,8 @@ def _check_usable(card: ModelCard) -> None:
         raise ConfigError("it has no class.")
     if any(nm is not None and not 0 < nm < math.inf for nm in card.wavelengths_nm):
         raise ConfigError("a wavelength is not a finite number above 0.")
+    if card.image_nodata is not None and not math.isfinite(card.image_nodata):
+        raise ConfigError("its no-data value is not a finite number.")
     sides = card.chip_width, card.chip_height
     if not (min(sides) >= 1 and max(sides) <= LONGEST_SIDE and math.prod(sides) * counts[0] <= MOST_VALUES):
         raise ConfigError(f"its chips have {sides[0]} × {sides[1]} pixels and {counts[0]} bands; no model has.")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from specdeepmap import __version__
 from specdeepmap.core.data.bandmatch import match_bands, reordered
+from specdeepmap.core.data.chips import image_stem
 from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.mapcheck import score_map
 from specdeepmap.core.data.maplayers import MAP, MEASURES, PROBABILITIES, Layers
-from specdeepmap.core.data.polygons import companions, driver_name, polygonize
-from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.polygons import companions, driver_name, other_layers, polygonize
+from specdeepmap.core.data.raster import Raster, check_nodata
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
 from specdeepmap.core.data.sieve import sieve
 from specdeepmap.core.data.tiling import Window
@@ -24,7 +25,7 @@ from specdeepmap.core.data.writer import build_overviews
 from specdeepmap.core.errors import ConfigError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn.architectures import ARCHITECTURES
-from specdeepmap.core.learn.bandcheck import warn_of_other_classes
+from specdeepmap.core.learn.bandcheck import warn_of_known_image, warn_of_other_classes
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.learn.team import Team
 from specdeepmap.core.progress import Progress
@@ -44,15 +45,26 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
     if job.vector is not None:
         driver_name(job.vector)
     _check_files(job)
-    image = Raster.open(job.image)
+    image = Raster.open(job.image, job.nodata)
+    check_nodata(job.nodata, image)
     predictor = Predictor(job.checkpoint, job.device, job.precision, job.tta)
+    image = _with_nodata_of_training(image, predictor, progress)
+    stem = image_stem(image)
     image = _with_right_bands(job, image, predictor)
     predictor.check_raster(image, "IMAGE", progress)
     area = _area(job, image)
     truth = None
     if job.ground_truth is not None:
-        truth = LabelRaster(job.ground_truth, image.grid, progress, parameter="GROUND_TRUTH")
-        truth.values(progress.part(0.0, 0.02))  # a wrong one is better found now than after hours
+        truth = LabelRaster(job.ground_truth, image.grid, progress, job.zero_as, "GROUND_TRUTH")
+        found = truth.values(progress.part(0.0, 0.02))  # a wrong one is better found now than after hours
+        missing = set(predictor.card.classes.values) - found
+        if missing and job.zero_as is None and (len(found) == 1 or (truth.zeros and len(missing) == 1)):
+            progress.warning(
+                f"GROUND_TRUTH {job.ground_truth} holds no pixel of class {', '.join(map(str, sorted(missing)))}, and "
+                "0 means unlabelled: where the map shows too much of the others is not scored. If 0 is a class, as in "
+                "masks of 0 and 1, set ZERO_AS as in the Raster Splitter."
+            )
+        warn_of_known_image(predictor.card, stem, image.grid, progress)
         warn_of_other_classes(predictor.card.classes, truth.names, "GROUND_TRUTH", progress)
     team = Team.join(job.devices, predictor.device)
     predictor.use(team.device)
@@ -235,11 +247,17 @@ def _beside(path: Path, mark: str) -> Path:
 
 
 def _check_files(job: PredictJob) -> None:
-    """Check that no output replaces an input or another output.
+    """Check that no output replaces an input, another output, or other layers of a database.
 
     Raises:
         ConfigError: if one would.
     """
+    others = [] if job.vector is None else other_layers(job.vector)
+    if others:
+        raise ConfigError(
+            f"VECTOR {job.vector} exists and holds other layers ({', '.join(others)}), which would be lost: the file "
+            "is written anew. Choose another file."
+        )
     files = {"image": _files_of(job.image), "checkpoint": [job.checkpoint, job.checkpoint.with_suffix(".json")]}
     if job.ground_truth is not None:
         files["ground_truth"] = _files_of(job.ground_truth)
@@ -273,6 +291,24 @@ def _files_of(source: str) -> list[Path]:
             with suppress(RasterError):  # a source that is missing is told when it is read
                 waiting += Raster.open(name).dataset.GetFileList() or ()
     return list(found.values())
+
+
+def _with_nodata_of_training(image: Raster, predictor: Predictor, progress: Progress) -> Raster:
+    """Give the image with the no-data value of the training chips, where it declares none and has no mask.
+
+    The same image may have been cut with NODATA: what was missing in training must not be mapped as data.
+    """
+    nodata = predictor.card.image_nodata
+    if nodata is None or image.nodata is not None or image.masked:
+        return image
+    known = Raster.open(image.name, nodata)
+    if known.nodata is None:  # its number type cannot hold it
+        return image
+    progress.info(
+        f"IMAGE {image.name} declares no no-data value; {nodata:g} is taken, as in the training chips of the model. "
+        "NODATA sets another."
+    )
+    return known
 
 
 def _with_right_bands(job: PredictJob, image: Raster, predictor: Predictor) -> Raster:

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from specdeepmap.core.data.census import source_of
-from specdeepmap.core.data.chips import Chip, ChipWriter, chip_nodata, chips_of, difference_from, read_chip
+from specdeepmap.core.data.chips import Chip, ChipWriter, chip_nodata, chips_of, difference_from, image_stem, read_chip
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
 from specdeepmap.core.data.dataset import INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
 from specdeepmap.core.data.parallel import THREADS, in_threads
-from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.raster import Raster, check_nodata
 from specdeepmap.core.data.tileindex import TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
 from specdeepmap.core.data.vectors import burn_vectors
@@ -38,9 +35,8 @@ _COMPARED = 16
 def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     """Cut a raster and its labels into chips with enough labelled pixels."""
     image = Raster.open(job.image, job.nodata)
-    _check_nodata(job, image)
-    files = image.dataset.GetFileList()
-    stem = Path(files[0] if files else job.image).stem.lstrip(".") or "image"  # no chip may be hidden
+    check_nodata(job.nodata, image)
+    stem = image_stem(image)
     image.expect(job.tile_size_y)
     windows = _windows(job, image)
     index = job.output_folder / INDEX_NAME
@@ -175,19 +171,6 @@ def _moves(folder: Path, output: Path, stem: str) -> list[Move]:
     old += [path for end in SQLITE_FILES if (path := index.with_name(index.name + end)).exists()]
     gone = [Move(path) for path in old if path not in new]
     return [*gone, *(Move(target, path) for target, path in new.items()), Move(index, folder / INDEX_NAME)]
-
-
-def _check_nodata(job: TileJob, image: Raster) -> None:
-    """Refuse a no-data value that the image's number type cannot hold."""
-    if job.nodata is None or image.dtype.kind == "f":
-        return
-    limits = np.iinfo(image.dtype)  # type: ignore[type-var]
-    whole = math.isfinite(job.nodata) and job.nodata.is_integer()
-    if not whole or not limits.min <= job.nodata <= limits.max:
-        raise ConfigError(
-            f"NODATA is {job.nodata:g}, which an image of {image.dtype} cannot hold ({limits.min} to "
-            f"{limits.max}). Give the value that missing pixels really have."
-        )
 
 
 def _check_neighbours(job: TileJob, stem: str, image: Raster, table: ClassTable) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -281,6 +282,7 @@ class _Training:
             bands=tuple(band.name for band in chip.bands),
             wavelengths_nm=tuple(band.wavelength_nm for band in chip.bands),
             normalization=start.normalization,
+            image_nodata=chip.nodata if chip.nodata is not None and math.isfinite(chip.nodata) else None,
             classes=self._dataset.classes,
             chip_width=chip.grid.width,
             chip_height=chip.grid.height,

@@ -14,7 +14,7 @@ import pytest
 from osgeo import gdal, ogr, osr
 
 from specdeepmap.core.data.classes import ClassTable
-from specdeepmap.core.data.polygons import companions, polygonize
+from specdeepmap.core.data.polygons import companions, other_layers, polygonize
 from specdeepmap.core.errors import Canceled, ConfigError, RasterError
 from specdeepmap.core.progress import Progress
 from tests.helpers import TRANSFORM, Array, Recorder, full_disk, snapshot, utm, write_raster
@@ -364,3 +364,23 @@ def test_progress_goes_on_to_the_end(tmp_path: Path, random: np.random.Generator
     values = random.integers(1, 3, (60, 60)).astype(np.uint8)
     polygonize(write_raster(tmp_path / "map.tif", values, nodata=0), tmp_path / "a.gpkg", CLASSES, progress)
     assert len(set(progress.shares)) > 20 and 0.49 < max(progress.shares) <= 1.0
+
+
+def test_layers_of_others_in_a_geopackage_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "project.gpkg"
+    assert other_layers(path) == []
+    path.write_text("no database")
+    assert other_layers(path) == []
+    path.unlink()
+    class_map = write_raster(tmp_path / "map.tif", np.ones((8, 8), np.uint8), nodata=0)
+    polygonize(class_map, path, CLASSES, Recorder())
+    assert other_layers(path) == []
+    assert other_layers(path.with_suffix(".shp")) == []
+    dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
+    for name in ("layer_styles", "roads"):
+        dataset.CreateLayer(name, None, ogr.wkbPoint)
+    del dataset
+    assert other_layers(path) == ["roads"]
+    own = tmp_path / "own.gpkg"
+    ogr.GetDriverByName("GPKG").CreateDataSource(str(own)).CreateLayer("classes", None, ogr.wkbPolygon)
+    assert other_layers(own) == ["classes"], "a layer of that name which is none of ours"

@@ -451,3 +451,38 @@ def test_sources_are_taken_apart() -> None:
         ("a.gpkg|layername=x|subset=a = 'b|c' OR d|geometrytype=Point", ("a.gpkg", "x", "a = 'b|c' OR d")),
     ):
         assert VectorSource.parse(text) == VectorSource(text, *parts)
+
+
+def test_a_class_of_which_no_pixel_is_left_is_told(tmp_path: Path) -> None:
+    small = [("orchard", box(x + 0.6, 3.6, 0.3, 0.3)) for x in (2, 7, 12)]
+    rows = [("wheat", box(0, 0, 20, 10)), *small, ("maize", box(25, 0, 5, 5)), ("far", box(900, 0, 5, 5))]
+    progress = Recorder()
+    values, names = burn(write_layer(tmp_path / "a.gpkg", rows), progress=progress)
+    assert {names[value] for value in np.unique(values[values > 0])} == {"wheat", "maize"}
+    assert len(progress.warnings) == 1 and "get no pixel: orchard (3 features)." in progress.warnings[0]
+    progress = Recorder()
+    covered = [("below", box(1, 1, 2, 2)), ("above", box(0, 0, 9, 9))]
+    burn(write_layer(tmp_path / "b.gpkg", covered), progress=progress)
+    assert "get no pixel: below (1 features)" in progress.warnings[-1]
+
+
+def test_points_of_two_classes_in_a_pixel_are_told(tmp_path: Path) -> None:
+    rows = [("a", point(3.2, 4.2)), ("b", point(3.8, 4.9)), ("a", point(7.1, 2.2)), ("a", point(7.6, 2.6))]
+    rows += [("b", point(12.5, 2.5)), ("a", point(-3.2, 4.2)), ("b", point(-3.3, 4.3))]
+    progress = Recorder()
+    values, _ = burn(write_layer(tmp_path / "a.gpkg", rows), progress=progress)
+    assert values[4, 3] == 2 and values[2, 7] == 1
+    assert progress.warnings == [
+        "LABELS: 1 pixels hold points of different classes; the last one in the layer wins.",
+    ]
+
+
+def test_numbers_as_text_are_names_and_that_is_told(tmp_path: Path) -> None:
+    rows = [(text, box(5 * index, 0, 5, 5)) for index, text in enumerate(("0", "1", "2", "10"))]
+    progress = Recorder()
+    values, names = burn(write_layer(tmp_path / "a.gpkg", rows), progress=progress)
+    assert values[0, ::5].tolist()[:4] == [1, 2, 4, 3] and names == {1: "0", 2: "1", 3: "10", 4: "2"}
+    assert "holds numbers as text" in progress.warnings[0] and "'10' is class 3" in progress.warnings[0]
+    progress = Recorder()
+    burn(write_layer(tmp_path / "b.gpkg", [*rows, ("oats", box(25, 0, 5, 5))]), progress=progress)
+    assert not progress.warnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scene import make_scene
+from specdeepmap.core.data.scores import Scores
 from specdeepmap.core.errors import Canceled, ConfigError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
-from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
+from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard, chip_mark
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.tasks import predict
 from tests.helpers import TRANSFORM, Array, Recorder, read_pixels, snapshot, write_raster
@@ -484,4 +486,98 @@ def test_with_a_real_model(checkpoint: Path, tmp_path: Path, monkeypatch: pytest
     gone = (read_pixels(image) == 0).all(axis=0)
     assert gone.any() and np.array_equal(first == 0, gone)
     assert results[0].mean_iou == pytest.approx(results[1].mean_iou, abs=0.01)
-    assert not progress.warnings and progress.shares == sorted(progress.shares)
+    assert progress.shares == sorted(progress.shares)
+    assert len(progress.warnings) == 2  # it was trained on chips of this scene
+    assert all("chips of an image that is called sentinel2_image, too" in text for text in progress.warnings)
+
+
+def test_zero_of_the_ground_truth_can_be_a_class(tmp_path: Path) -> None:
+    values, labels = invent(30, 20)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    mask = np.where(labels == 5, 5, 0).astype(np.uint8)
+    mask[:, :6] = 5  # where the map shows other classes
+    truth = write_raster(tmp_path / "truth.tif", mask)
+    progress = Recorder()
+    blind = run(tmp_path, image, progress, ground_truth=str(truth))
+    said = [text for text in progress.warnings if "set ZERO_AS" in text]
+    assert len(said) == 1 and "no pixel of class 2, 9, and 0 means unlabelled" in said[0]
+    progress = Recorder()
+    seen = run(tmp_path, image, progress, ground_truth=str(truth), zero_as=9)
+    assert not [text for text in progress.warnings if "set ZERO_AS" in text]
+    known = labels > 0
+    wanted = Scores.of(np.where(mask == 5, 1, 2)[known], CLASSES.encode(labels)[known], 3)
+    assert seen.overall_accuracy == pytest.approx(wanted.overall_accuracy) != blind.overall_accuracy
+    assert seen.mean_iou == pytest.approx(wanted.mean_iou)
+    with pytest.raises(ConfigError, match="ZERO_AS is set, but it needs GROUND_TRUTH"):
+        run(tmp_path, image, zero_as=1)
+
+
+def bordered(folder: Path, nodata: float | None = None) -> tuple[Path, Array]:
+    """Write an image whose border of -777 is not declared as no-data; give also the map that knows it is."""
+    values, wanted = invent(30, 20)
+    values[:, wanted == 0] = np.array([[5], [90]])
+    values[:, :, :7] = -777
+    wanted = np.where(wanted == 0, 5, wanted)
+    wanted[:, :7] = 0
+    return write_raster(folder / "image.tif", values, nodata=nodata), wanted
+
+
+def test_nodata_that_the_image_does_not_declare(tmp_path: Path) -> None:
+    image, wanted = bordered(tmp_path)
+    assert read_pixels(run(tmp_path, image).output)[0].all(), "a border that nobody calls no-data is mapped"
+    assert np.array_equal(read_pixels(run(tmp_path, image, nodata=-777.0).output)[0], wanted)
+    with pytest.raises(ConfigError, match=r"NODATA is 0\.5, which an image of int16 cannot hold"):
+        run(tmp_path, image, nodata=0.5)
+
+
+@pytest.mark.parametrize(
+    ("trained", "declared", "given", "taken"),
+    [
+        (-777.0, None, {}, True),
+        (-777.0, -5, {}, False),
+        (-777.0, None, {"nodata": -5.0}, False),
+        (-77777.0, None, {}, False),  # more than 16 bits hold
+        (None, None, {}, False),
+    ],
+)
+def test_nodata_of_the_training_chips(
+    tmp_path: Path,
+    reader: type[Reader],
+    trained: float | None,
+    declared: int | None,
+    given: dict[str, float],
+    taken: bool,
+) -> None:
+    reader.card = replace(CARD, image_nodata=trained)
+    image, wanted = bordered(tmp_path, declared)
+    progress = Recorder()
+    found = read_pixels(run(tmp_path, image, progress, **given).output)[0]
+    assert np.array_equal(found, wanted) == taken and found.all() != taken
+    assert any("declares no no-data value; -777 is taken" in text for text in progress.infos) == taken
+
+
+@pytest.mark.parametrize(("step", "trained", "told"), [(16, "image", True), (8, "image", True), (16, "other", False)])
+def test_ground_truth_of_the_trained_image_is_told(
+    tmp_path: Path, reader: type[Reader], step: int, trained: str, told: bool
+) -> None:
+    marks = tuple(chip_mark(f"{trained}_tile_{column}_{step}") for column in range(step, 48, 2 * step))
+    reader.card = replace(CARD, trained_on=marks)
+    values, labels = invent(48, 40)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
+    truth = write_raster(tmp_path / "truth.tif", labels, nodata=0)
+    progress = Recorder()
+    run(tmp_path, image, progress, ground_truth=str(truth))
+    assert any("image that is called image, too" in text for text in progress.warnings) == told
+    progress = Recorder()
+    run(tmp_path, image, progress)
+    assert not progress.warnings, "without ground truth nothing is scored"
+
+
+def test_other_layers_of_a_geopackage_are_not_lost(tmp_path: Path) -> None:
+    project = tmp_path / "project.gpkg"
+    ogr.GetDriverByName("GPKG").CreateDataSource(str(project)).CreateLayer("training", None, ogr.wkbPolygon)
+    before = project.read_bytes()
+    image = write_raster(tmp_path / "image.tif", invent(20, 20)[0], nodata=NODATA)
+    with pytest.raises(ConfigError, match=r"VECTOR .*project\.gpkg exists and holds other layers \(training\)"):
+        run(tmp_path, image, vector=project)
+    assert project.read_bytes() == before
