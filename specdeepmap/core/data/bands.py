@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from osgeo import gdal, gdal_array
 
-_TO_NM = {"nanometers": 1.0, "nm": 1.0, "micrometers": 1e3, "um": 1e3, "µm": 1e3, "microns": 1e3}
+_TO_NM = {
+    **{"nanometers": 1.0, "nanometer": 1.0, "nm": 1.0},
+    **{"micrometers": 1e3, "micrometer": 1e3, "um": 1e3, "µm": 1e3, "μm": 1e3, "microns": 1e3, "micron": 1e3},
+    **{"angstroms": 0.1, "angstrom": 0.1},
+}
+_NO_UNIT = ("", "unknown")
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def _number(text: str) -> float | None:
 
 
 def _nanometers(text: str, units: str, like: float | None = None) -> float | None:
-    """Turn a length into nanometres; without a unit, values below 100 are micrometres.
+    """Turn a length into nanometres; without a unit, values below 100 are micrometres. Other units give None.
 
     ``like`` is a length in nanometres that stands in the same unit: a width without a unit is in
     micrometres when it is below 1 and its wavelength is known.
@@ -143,7 +148,10 @@ def _nanometers(text: str, units: str, like: float | None = None) -> float | Non
     number = _number(text)
     if number is None or number <= 0:
         return None
-    factor = _TO_NM.get(units.lower())
+    unit = units.strip().lower()
+    factor = _TO_NM.get(unit)
+    if factor is None and unit not in _NO_UNIT:  # such as GHz, wavenumber, index
+        return None
     if factor is None:
         factor = 1e3 if number < (1.0 if like is not None else 100.0) else 1.0
     return round(number * factor, 6)

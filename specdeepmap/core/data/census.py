@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
-from specdeepmap.core.data.dataset import ChipPair
+from specdeepmap.core.data.dataset import ChipPair, Dataset
 from specdeepmap.core.data.labels import check_one_band, check_values, names_and_colors
 from specdeepmap.core.data.parallel import in_threads
 from specdeepmap.core.data.raster import Grid, Raster, damage_told
@@ -62,6 +62,16 @@ def take_census(pairs: Sequence[ChipPair], folder: Path, progress: Progress) -> 
     places = zip(chips, pairs, strict=True)
     grids = tuple(Grid(*chip.size, chip.transform, systems[source_of(pair.name)]) for chip, pair in places)
     return Census(classes, counts[:, list(classes.values)], grids)
+
+
+def renamed_classes(dataset: Dataset) -> list[str]:
+    """List the classes that the label chips call otherwise than the dataset's summary, as ``ClassTable.renamed`` does.
+
+    One chip of each image is looked at.
+    """
+    chips = {source_of(pair.name): pair for pairs in dataset.chips.values() for pair in pairs}
+    found = (dataset.classes.renamed(names_and_colors(Raster.open(pair.label).dataset)[0]) for pair in chips.values())
+    return sorted({text for texts in found for text in texts})
 
 
 def source_of(name: str) -> str:

@@ -12,6 +12,7 @@ import colorsys
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -90,11 +91,14 @@ class ClassTable(Record):
         names = names or {}
         colors = {value: text for value, text in (colors or {}).items() if _COLOR.fullmatch(text)}
         wanted = sorted({int(value) for value in values} - {UNLABELLED})
+        own: dict[int, str] = {}
+        for value in wanted:  # colours that another image's classes were given for want of any are none
+            if value in colors and not (colors[value] in _PALETTE and colors[value] in own.values()):
+                own[value] = colors[value]
+        free = (text for text in map(color, count()) if text not in own.values())
+        filled = {value: own.get(value) or next(free) for value in wanted}
         return cls(
-            entries=tuple(
-                ClassEntry(value, names.get(value) or f"class {value}", colors.get(value) or color(index))
-                for index, value in enumerate(wanted)
-            )
+            entries=tuple(ClassEntry(value, names.get(value) or f"class {value}", filled[value]) for value in wanted)
         )
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import ConfigError, RasterError
 
 _WIDEST_CACHE = 256 * 2**20
+_HUGE = 1e30  # no measured value is
 
 Extent = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in CRS units."""
@@ -261,11 +262,11 @@ class Raster:
             valid = np.ones(values.shape, np.bool_)
         if same:
             if first is not None:
-                valid &= values != first  # NaN is unequal to all, and dealt with above
+                valid &= _differ(values, first)
             return valid
         for index, nodata in enumerate(self._nodata):
             if nodata is not None:
-                valid[index] &= values[index] != nodata
+                valid[index] &= _differ(values[index], nodata)
         return valid
 
 
@@ -296,6 +297,17 @@ def damage_told(name: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RasterError(f"{name} is damaged: {error}") from error
+
+
+def _differ(values: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+    """Tell which values are not the no-data value; NaN differs from all.
+
+    Headers round the smallest number of float32, -3.4028235e38, to some digits: what lies near it is meant.
+    """
+    if abs(nodata) < _HUGE or not math.isfinite(nodata):
+        return np.asarray(values != nodata, np.bool_)
+    limit = np.asarray(0.99 * nodata)
+    return np.asarray(np.greater(values, limit) if nodata < 0 else np.less(values, limit), np.bool_)
 
 
 def _holds_signed_bytes(band: gdal.Band) -> bool:

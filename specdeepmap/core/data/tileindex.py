@@ -50,7 +50,7 @@ class TileRecord:
 
 
 def write_index(path: Path, records: Iterable[TileRecord], earlier: Path | None, source: str) -> None:
-    """Write the index, keeping the rows that an earlier one has of other sources.
+    """Write the index, keeping rows that an earlier one has of other sources, and the split of chips of the same name.
 
     Args:
         path: the file to write.
@@ -114,11 +114,14 @@ def write_splits(path: Path, splits: Mapping[str, str]) -> None:
 
 
 def _write_rows(path: Path, records: Sequence[TileRecord], earlier: Path | None, source: str) -> None:
+    splits: dict[str, str] = {}
     if earlier is not None:
         copy_index(earlier, path)
         dataset = gdal.OpenEx(str(path), gdal.OF_VECTOR | gdal.OF_UPDATE)
         layer = _layer(dataset, earlier)
-        for number in [feature.GetFID() for feature in layer if feature["source"] == source]:
+        replaced = {feature.GetFID(): feature for feature in layer if feature["source"] == source}
+        splits = {feature["name"]: feature["split"] or "" for feature in replaced.values()}
+        for number in replaced:
             layer.DeleteFeature(number)
     else:
         dataset = ogr.GetDriverByName("GPKG").CreateDataSource(str(path))
@@ -128,7 +131,7 @@ def _write_rows(path: Path, records: Sequence[TileRecord], earlier: Path | None,
             layer.CreateField(ogr.FieldDefn(name, kind))
         _add_style(dataset, layer.GetGeometryColumn())
     layer.StartTransaction()
-    if any(_add(layer, record) != ogr.OGRERR_NONE for record in records):
+    if any(_add(layer, record, splits.get(record.name, "")) != ogr.OGRERR_NONE for record in records):
         raise RuntimeError(gdal.GetLastErrorMsg())
     _commit(layer)
 
@@ -212,11 +215,11 @@ def _layer(dataset: gdal.Dataset | None, path: Path) -> ogr.Layer:
     return layer
 
 
-def _add(layer: ogr.Layer, record: TileRecord) -> int:
+def _add(layer: ogr.Layer, record: TileRecord, split: str) -> int:
     feature = ogr.Feature(layer.GetLayerDefn())
     for name in ("name", "source", "col", "row", "coverage", "dominant"):
         feature.SetField(name, getattr(record, name))
-    feature.SetField("split", "")
+    feature.SetField("split", split)
     feature.SetGeometry(_polygon(record.grid, layer.GetSpatialRef()))
     return int(layer.CreateFeature(feature))
 

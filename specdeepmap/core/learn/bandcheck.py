@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
+from specdeepmap.core.data.bandstatistics import UNIT_FACTOR, UNIT_SHARE
 from specdeepmap.core.data.raster import Grid, Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.learn.checkpoint import chip_mark
@@ -32,27 +33,13 @@ MANY_BANDS = 50
 ENOUGH = 100
 """Valid pixels of a band that say something."""
 
-FACTOR = 10.0
-"""How many times smaller or larger than in training all values must be to be unlikely.
-
-Scenes differ by a factor of 3 or so, units by 100 (percent) or 10,000 (reflectance as an integer).
-"""
-
-SHARE = 0.9
-"""Of the bands that must be too small, or too large: water is dark in the infrared but not in the blue, and snow is
-bright in the visible but not in the shortwave infrared.
-
-In 1,419 chips of a lake district (HLS, 6 bands) the median over bands falls to 0.02 of the whole scene's, but this
-quantile to no less than 0.22.
-"""
-
 _MOST_CHIPS = 1_000_000
 
 Floats = NDArray[np.float64]
 
 
 def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:
-    """Warn where as many bands as a model knows have other names or wavelengths."""
+    """Warn where as many bands as a model knows have other names or wavelengths, or are flagged bad."""
     names = [band.name for band in raster.bands]
     renamed = [
         f"{number} ({known} / {name})"
@@ -61,6 +48,16 @@ def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progres
     ]
     if renamed:
         progress.warning(f"{parameter}: band names differ from the model's (model / image): {first_few(renamed)}.")
+    flagged = [
+        str(number)
+        for number, (good, bad) in enumerate(zip(raster.good, card.normalization.bad, strict=True), 1)
+        if not good and not bad
+    ]
+    if flagged:
+        progress.warning(
+            f"{parameter}: bands that the model uses are flagged bad in the image: {first_few(flagged)}. They count as "
+            "missing, and the result will be worse."
+        )
     moved = [
         f"{number} ({known:g} / {band.wavelength_nm:g} nm)"
         for number, (known, band) in enumerate(zip(card.wavelengths_nm, raster.bands, strict=True), 1)
@@ -136,8 +133,8 @@ def warn_of_other_values(card: ModelCard, raster: Raster, parameter: str, progre
         return
     mean, std = np.asarray(normalization.mean)[measured], np.asarray(normalization.std)[measured]
     factors = sizes[measured] / (normalization.scale * np.hypot(mean, std))
-    too_small = np.quantile(factors, SHARE) < 1 / FACTOR
-    too_large = np.quantile(factors, 1 - SHARE) > FACTOR
+    too_small = np.quantile(factors, UNIT_SHARE) < 1 / UNIT_FACTOR
+    too_large = np.quantile(factors, 1 - UNIT_SHARE) > UNIT_FACTOR
     if not too_small and not too_large:
         return
     here, there = np.median(middles[measured]), np.median(mean * normalization.scale)

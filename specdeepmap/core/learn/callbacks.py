@@ -84,10 +84,8 @@ class Journal(Callback):
         return self.rows[-1] if self.rows else None
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Start the clock and the table."""
+        """Start the clock. What an earlier training left is replaced when the first epoch has ended, not before."""
         self._started = time.monotonic()
-        if trainer.is_global_zero:
-            write_history(self.path, self.rows)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Note time and learning rate."""

@@ -72,6 +72,7 @@ def load_chip(pair: ChipPair, normalization: Normalization) -> LoadedChip:
     # Chips of a pair lie on each other pixel by pixel, whatever their georeference says.
     labels = LabelRaster(str(pair.label), labels_raster.grid, Progress(), parameter="the label chip").read(window)
     values, valid = raster.read(window)
+    valid[~raster.good] = False
     has_data = data_mask(valid, normalization)
     labels[~has_data] = UNLABELLED
     return LoadedChip(normalization.apply(values, valid), labels, has_data)
@@ -117,7 +118,14 @@ class Chips:
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         chip = load_chip(self._pairs[index], self._normalization)
-        sample = channels_last(chip.image), torch.from_numpy(self._classes.encode(chip.labels))
+        indices = self._classes.encode(chip.labels)
+        unknown = chip.labels[(indices == IGNORE_INDEX) & (chip.labels != UNLABELLED)]
+        if unknown.size:
+            raise DatasetError(
+                f"The label chip {self._pairs[index].label} holds class {unknown[0]}, which the summary of the dataset "
+                "does not know. Were chips cut again? Run the Dataset Maker again."
+            )
+        sample = channels_last(chip.image), torch.from_numpy(indices)
         if self._kept is not None:
             self._kept[index] = sample
         return sample

@@ -230,6 +230,7 @@ def read_tiles(image: Raster, plan: Plan, normalization: Normalization) -> Itera
                 batch, full = [], 0
             with _memory_told(plan, image):
                 values, valid = image.read_padded(window.read.moved(plan.area.x, plan.area.y), mirror=True)
+                valid[~image.good] = False
                 has_data = data_mask(valid, normalization)
             empty = not has_data.any()
             full += not empty

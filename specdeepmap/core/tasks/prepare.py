@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from specdeepmap.core.data.bandmatch import first_few
 from specdeepmap.core.data.bandstatistics import BandStatistics, measure_bands
 from specdeepmap.core.data.census import Census, source_of, take_census
 from specdeepmap.core.data.classes import class_weights
@@ -60,10 +61,11 @@ def make_dataset(job: PrepareJob, progress: Progress) -> PrepareResult:
     pairs = find_pairs(job.data_folder)
     progress.report(0.0, f"Counting the labels of {len(pairs)} chips")
     census = take_census(pairs, job.data_folder, progress.part(0.0, 0.4))
-    grounds = common_grounds(census.grids, [source_of(pair.name) for pair in pairs])
+    sources = [source_of(pair.name) for pair in pairs]
+    grounds = common_grounds(census.grids, sources)
     assignment, remarks = _assign(job, pairs, census, grounds)
     remarks = [f"Split: {job.split}, seed {job.seed}.", *remarks, _summary(census, assignment)]
-    warnings = _doubts(census, assignment, grounds)
+    warnings = _doubts(census, sources, assignment, grounds)
     for text in remarks:
         progress.info(text)
     sets = [[pair for pair, to in zip(pairs, assignment, strict=True) if to == index] for index in range(LEFT_OUT)]
@@ -130,7 +132,8 @@ def _assign(
     """
     percents = (job.train_percent, job.validation_percent, job.test_percent)
     if job.split == "given":
-        return _given(job.data_folder, pairs), []
+        assignment = _given(job.data_folder, pairs)
+        return assignment, _left_out(pairs, assignment)
     remarks: list[str] = []
     if job.split == "blocks":
         assignment, remarks = _split_blocks(job, census, grounds, percents)
@@ -176,6 +179,15 @@ def _pixel(census: Census, positions: NDArray[np.intp]) -> float:
     return float(np.hypot(transform[1], transform[4]))
 
 
+def _left_out(pairs: Sequence[ChipPair], assignment: Assignment) -> list[str]:
+    """Say of which images chips are in no set, as a user leaves them or a new cut makes them."""
+    gone: dict[str, int] = {}
+    for pair, to in zip(pairs, assignment, strict=True):
+        gone[source_of(pair.name)] = gone.get(source_of(pair.name), 0) + (to == LEFT_OUT)
+    listed = first_few([f"{count} of {source}" for source, count in gone.items() if count])
+    return [f"Chips without a set in {INDEX_NAME}, which are left out: {listed}."] if listed else []
+
+
 def _given(folder: Path, pairs: Sequence[ChipPair]) -> Assignment:
     """Take the sets from the tile index."""
     path = folder / INDEX_NAME
@@ -211,7 +223,7 @@ def _summary(census: Census, assignment: Assignment) -> str:
     )
 
 
-def _doubts(census: Census, assignment: Assignment, grounds: Grounds) -> list[str]:
+def _doubts(census: Census, sources: Sequence[str], assignment: Assignment, grounds: Grounds) -> list[str]:
     """Say what may be wrong with a split: empty sets, missing classes, chips that share ground."""
     sizes = [int((assignment == index).sum()) for index in range(LEFT_OUT)]
     warnings = [f"The {name} set is empty." for name, size in zip(SPLIT_NAMES, sizes, strict=True) if not size]
@@ -237,6 +249,18 @@ def _doubts(census: Census, assignment: Assignment, grounds: Grounds) -> list[st
             "Remove those, or cut into an empty folder."
         )
     extents = [grid.extent for grid in census.grids]
+    names: dict[str, list[int]] = {}
+    for entry in census.classes.entries:
+        names.setdefault(entry.name.casefold(), []).append(entry.value)
+    for same in (values for values in names.values() if len(values) > 1):
+        warnings.append(
+            f"Classes {', '.join(map(str, same))} have the same name, and are learnt as different ones. If they are "
+            "the same, give the class one id in all label layers, and cut the images again."
+        )
+    used = {source for source, to in zip(sources, assignment, strict=True) if to != LEFT_OUT}
+    unused = first_few([source for source in dict.fromkeys(sources) if source not in used])
+    if unused:
+        warnings.append(f"No chip of {unused} is in a set.")
     leaking = sum(len(leaks([extents[i] for i in positions], assignment[positions])) for positions in grounds)
     if leaking:
         warnings.append(

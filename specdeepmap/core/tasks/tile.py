@@ -10,7 +10,7 @@ from pathlib import Path
 from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.chips import Chip, ChipWriter, chip_nodata, chips_of, difference_from, image_stem, read_chip
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
-from specdeepmap.core.data.dataset import INDEX_NAME
+from specdeepmap.core.data.dataset import CSV_NAMES, INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
 from specdeepmap.core.data.parallel import THREADS, in_threads
 from specdeepmap.core.data.raster import Raster, check_nodata
@@ -62,6 +62,11 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     progress.report(1.0)
     skipped = len(windows) - len(records)
     progress.info(f"{len(records)} chips written, {skipped} left out for too few labelled pixels.")
+    if any((job.output_folder / name).exists() for name in CSV_NAMES.values()):
+        progress.warning(
+            f"OUTPUT_FOLDER {job.output_folder} holds the tables of a dataset that was made of the chips before. Run "
+            "the Dataset Maker again before you train."
+        )
     return TileResult(output_folder=job.output_folder, tile_count=len(records), skipped_count=skipped, tile_index=index)
 
 

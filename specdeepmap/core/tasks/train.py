@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from specdeepmap.core.data.bandmatch import first_few
+from specdeepmap.core.data.census import renamed_classes
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.environment import is_first_process
@@ -92,6 +94,12 @@ class _Training:
         self._started = time.monotonic()
         self._warnings = Warnings(progress)
         self._dataset = _open_dataset(job)
+        renamed = renamed_classes(self._dataset)
+        if renamed:
+            self._warnings.say(
+                "Classes have other names in the label chips than in the summary (summary / chips): "
+                f"{first_few(renamed)}. Were chips cut again since? Then run the Dataset Maker again."
+            )
         self._hardware = _choose_hardware(job)
         self._first = is_first_process()
         known = job.model_folder if job.model_folder is not None and job.model_folder.is_dir() else None
@@ -129,6 +137,11 @@ class _Training:
             callbacks.append(Patience(journal, job.patience))
         callbacks += [checkpoints, Gallery(self._shown, self._hardware, job.epochs)]
         if self._first:
+            if interrupted is None and checkpoints.last.is_file():
+                self._warnings.say(
+                    f"MODEL_FOLDER {models} holds an earlier training. Its best checkpoints stay; its last checkpoint, "
+                    "history and report are replaced after the first epoch. To go on with it, cancel, and set RESUME."
+                )
             write_whole(models / "job.json", job.save)
         progress.report(0.0, f"Training on {self._hardware.device.type}")
         fit(

@@ -47,7 +47,17 @@ def test_metadata_of_each_band_in_any_case(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("units", "factor"),
-    [("Micrometers", 1e-3), ("Nanometers", 1), ("um", 1e-3), ("nm", 1), ("Unknown", 1e-3), ("", 1e-3), ("", 1)],
+    [
+        ("Micrometers", 1e-3),
+        ("Nanometers", 1),
+        ("um", 1e-3),
+        ("nm", 1),
+        ("Unknown", 1e-3),
+        ("", 1e-3),
+        ("", 1),
+        ("Angstroms", 10),
+        ("Meters", 1e-9),
+    ],
 )
 def test_an_envi_header(tmp_path: Path, units: str, factor: float) -> None:
     listed = ", ".join(f"{nm * factor:.4f}" for nm in (443, 560, 2190))
@@ -131,3 +141,9 @@ def test_nothing_is_claimed_that_is_not_known(tmp_path: Path) -> None:
     for index in (1, 2, 3):
         assert raster.GetRasterBand(index).GetMetadata() == {}
         assert raster.GetRasterBand(index).GetDescription() == ""
+
+
+@pytest.mark.parametrize("units", ["Wavenumber", "GHz", "Index"])
+def test_of_units_that_are_no_length_nothing_is_known(tmp_path: Path, units: str) -> None:
+    items = [{"wavelength": "4545", "wavelength_units": units}]
+    assert Raster.open(write_raster(tmp_path / "a.tif", PIXELS[:1], metadata=items)).bands[0].wavelength_nm is None

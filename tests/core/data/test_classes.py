@@ -102,3 +102,14 @@ def test_class_weights_within_the_bound_are_inverse_frequencies() -> None:
     assert weights[0] / weights[2] == pytest.approx(4)
     assert weights[0] / weights[1] == pytest.approx(2)
     assert class_weights([1, 1000], bound=3)[0] / class_weights([1, 1000], bound=3)[1] == pytest.approx(3)
+
+
+def test_colours_of_several_images_are_told_apart() -> None:
+    """Each image's classes got the first colours; one that a user chose for two classes stays."""
+    first = [color(index) for index in range(4)]
+    found = ClassTable.of([1, 2, 3, 4], colors={1: first[0], 2: first[1], 3: first[2], 4: first[2]})
+    assert [entry.color for entry in found.entries] == first
+    found = ClassTable.of([1, 2, 3], colors={1: first[0], 2: first[0], 3: first[1]})
+    assert [entry.color for entry in found.entries] == [first[0], first[2], first[1]]
+    found = ClassTable.of([1, 2, 3], colors={1: "#010203", 2: "#010203"})
+    assert [entry.color for entry in found.entries] == ["#010203", "#010203", first[0]]

@@ -250,3 +250,18 @@ def test_bounds_in_another_crs() -> None:
     back = bounds_in(Grid(1, 1, (there[0], there[2] - there[0], 0, there[3], 0, there[1] - there[3]), utm(32)), utm())
     assert back[0] <= GRID.extent[0] + 1 and back[2] >= GRID.extent[2] - 1
     assert back == pytest.approx(GRID.extent, abs=300), "a box around a turned box is a bit larger"
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_huge_nodata_value_that_a_header_rounds(tmp_path: Path, sign: int, several: bool) -> None:
+    """As ENVI headers do with the smallest number of float32."""
+    lowest = sign * float(np.finfo(np.float32).max)
+    values = np.array([[[1.0, lowest, -1e20 * sign, sign * 1e20]]] * 2, np.float32)
+    path = write_raster(tmp_path / "a.tif", values, nodata=None)
+    raster = Raster.open(path, sign * 3.40282e38)
+    if several:
+        raster._nodata = (sign * 3.40282e38, -9999.0)
+    valid = raster.read(raster.whole)[1]
+    assert valid[0, 0].tolist() == [True, False, True, True]
+    assert valid[1, 0].tolist() == [True, several, True, True]

@@ -64,6 +64,15 @@ def raster_of(folder: Path, image: Array, **more: Any) -> Raster:
     return Raster.open(write_raster(folder / "scene.tif", image, **more))
 
 
+def test_bands_flagged_bad_in_the_image_only_are_told(tmp_path: Path) -> None:
+    raster = raster_of(tmp_path, land(), metadata=[{"bbl": str(int(band not in (1, 4)))} for band in range(6)])
+    for bad, said in ((False, "2, 5"), (True, "5")):
+        progress = Recorder()
+        card = card_of(normalization(bad=(False, bad, False, False, False, False)))
+        warn_of_other_bands(card, raster, "IMAGE", progress)
+        assert f"IMAGE: bands that the model uses are flagged bad in the image: {said}." in progress.warnings[-1]
+
+
 def warnings_of(raster: Raster, norm: Normalization | None = None) -> list[str]:
     progress = Recorder()
     warn_of_other_values(card_of(norm), raster, "IMAGE", progress)

@@ -228,11 +228,23 @@ def test_missing_pixels_are_0_and_unlabelled(tmp_path: Path, random: np.random.G
     assert loaded.labels[0, 0] == UNLABELLED
 
 
-def test_unknown_classes_are_not_trained_on(tmp_path: Path) -> None:
-    labels = np.array([[1, 3], [9, 4]], np.uint8)
+def test_classes_that_the_dataset_does_not_know_are_no_gaps(tmp_path: Path) -> None:
+    """Chips were cut again, and nobody made the dataset anew."""
+    labels = np.array([[1, 0], [9, 4]], np.uint8)
     pair = chip(tmp_path, "a", np.ones((1, 2, 2), np.float32), labels)
-    _, encoded = Chips([pair], CLASSES, Normalization.none(1), cached=False)[0]
-    assert encoded.tolist() == [[0, IGNORE_INDEX], [IGNORE_INDEX, 2]]
+    with pytest.raises(DatasetError, match=r"a\.tif holds class 9, which the summary .*Run the Dataset Maker again"):
+        Chips([pair], CLASSES, Normalization.none(1), cached=False)[0]
+
+
+def test_a_band_flagged_bad_in_a_chip_is_missing_there(tmp_path: Path) -> None:
+    image = write_raster(
+        tmp_path / "images" / "a.tif", np.full((2, 4, 4), 7, np.float32), metadata=[{"bbl": "1"}, {"bbl": "0"}]
+    )
+    label = write_raster(tmp_path / "labels" / "a.tif", np.ones((4, 4), np.uint8))
+    loaded = load_chip(
+        ChipPair(image, label), Normalization(scale=1.0, mean=(1.0,) * 2, std=(2.0,) * 2, bad=(False,) * 2)
+    )
+    assert (loaded.image[0] == 3).all() and (loaded.image[1] == 0).all() and loaded.has_data.all()
 
 
 def test_chips_that_do_not_fit_are_named(tmp_path: Path) -> None:

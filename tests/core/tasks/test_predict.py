@@ -581,3 +581,21 @@ def test_other_layers_of_a_geopackage_are_not_lost(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"VECTOR .*project\.gpkg exists and holds other layers \(training\)"):
         run(tmp_path, image, vector=project)
     assert project.read_bytes() == before
+
+
+def test_a_band_flagged_bad_in_the_image_is_missing(tmp_path: Path, reader: type[Reader]) -> None:
+    seen: list[Array] = []
+    look = reader.probabilities
+
+    def looking(self: Reader, images: Sequence[Array]) -> Array:
+        seen.extend(images)
+        return look(self, images)
+
+    reader.probabilities = looking  # type: ignore[method-assign]
+    values, _ = invent(12, 12)
+    flags = [{"bbl": "1"}, {"bbl": "0"}]
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA, metadata=flags)
+    progress = Recorder()
+    run(tmp_path, image, progress)
+    assert seen and all((tile[1] == 0).all() and tile[0].any() for tile in seen)
+    assert any("flagged bad in the image: 2." in text for text in progress.warnings)

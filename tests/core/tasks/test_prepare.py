@@ -511,3 +511,52 @@ def test_chips_without_an_index_are_fine(data: Path) -> None:
     prepare(data, progress)
     assert not (data / "tiles.gpkg").exists() and not progress.warnings
     assert progress.shares == sorted(progress.shares) and progress.shares[-1] == 1
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (3.0, False), (1e-4, True), (100.0, True)])
+def test_images_in_another_unit_are_told(
+    tmp_path: Path, random: np.random.Generator, factor: float, told: bool
+) -> None:
+    folder = two_images(tmp_path, random)
+    for path in (folder / "images").glob("two_*.tif"):
+        pixels, raster = read_pixels(path), gdal.Open(str(path), gdal.GA_Update)
+        raster.WriteArray(pixels * factor)
+        raster = None
+    progress = Recorder()
+    prepare(folder, progress)
+    said = [text for text in progress.warnings if "another unit or scaling" in text]
+    assert bool(said) == told and (not told or ("two" in said[0] and "one" in said[0]))
+
+
+def test_a_name_that_two_classes_have_is_told(tmp_path: Path, random: np.random.Generator) -> None:
+    folder = two_images(tmp_path, random)
+    for path in (folder / "labels").glob("*.tif"):
+        dataset = gdal.Open(str(path), gdal.GA_Update)
+        dataset.GetRasterBand(1).SetDefaultRAT(None)
+        dataset.GetRasterBand(1).SetCategoryNames(["", *["?"] * 6, "Water", *["?"] * 192, "water"])
+        dataset = None
+    progress = Recorder()
+    prepare(folder, progress)
+    assert any("Classes 7, 200 have the same name" in text for text in progress.warnings)
+
+
+def test_chips_without_a_set_are_told_by_image(tmp_path: Path, random: np.random.Generator) -> None:
+    image = write_raster(tmp_path / "a.tif", random.normal(100, 9, (2, 16, 32)).astype(np.float32))
+    other = write_raster(tmp_path / "b.tif", random.normal(100, 9, (2, 16, 32)).astype(np.float32))
+    labels = write_raster(tmp_path / "labels.tif", np.tile(np.array([1, 2], np.uint8), (16, 16)))
+    out, sizes = tmp_path / "out", dict.fromkeys(("tile_size_x", "tile_size_y", "step_x", "step_y"), 8)
+
+    def split(source: Path) -> None:
+        job = TileJob(image=str(source), labels=str(labels), output_folder=out, min_label_coverage=0, **sizes)
+        tile_raster(job, Recorder())
+
+    split(image)
+    splits = {name: "train" if name.endswith("_0") else "test" for name in read_splits(out / "tiles.gpkg")}
+    write_splits(out / "tiles.gpkg", splits)
+    split(image)
+    assert read_splits(out / "tiles.gpkg") == splits, "what was put into sets by hand stays"
+    split(other)
+    progress = Recorder()
+    prepare(out, progress, split="given")
+    assert "Chips without a set in tiles.gpkg, which are left out: 8 of b." in progress.infos
+    assert any("No chip of b is in a set" in text for text in progress.warnings)

@@ -575,3 +575,12 @@ def test_labels_on_another_grid_are_told(tmp_path: Path, scene: tuple[Path, Path
     assert any("warped" in text for text in progress.infos)
     assert {row["name"]: row["coverage"] for row in index_rows(tmp_path / "out")}["image_tile_0_0"] == 0
     assert chips(tmp_path / "out", "labels")["image_tile_8_0"].min() == 3
+
+
+def test_tables_of_a_dataset_of_the_chips_before_are_told(tmp_path: Path, scene: tuple[Path, Path]) -> None:
+    out, progress = tmp_path / "out", Recorder()
+    tile(out, *scene, progress)
+    assert not progress.warnings
+    (out / "train_files.csv").write_text("image,mask\n")
+    tile(out, *scene, progress)
+    assert any("Run the Dataset Maker again before you train" in text for text in progress.warnings)

@@ -17,7 +17,7 @@ import torch
 
 from specdeepmap.core.data.dataset import STATISTICS_NAME, SUMMARY_NAME, Dataset
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, DeviceError
-from specdeepmap.core.jobs import PrepareJob, TrainResult
+from specdeepmap.core.jobs import PrepareJob, TileJob, TrainResult
 from specdeepmap.core.learn.callbacks import COLUMNS
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.losses import LOSSES
@@ -25,7 +25,7 @@ from specdeepmap.core.learn.options import OPTIMIZERS
 from specdeepmap.core.learn.segmenter import Batch, Segmenter
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.tasks import perform
-from tests.chips import SMALL, TINY, Impatient, curve, dataset_of, history, stripes, train
+from tests.chips import SMALL, TINY, Impatient, curve, cut, dataset_of, history, stripes, train
 from tests.helpers import Recorder, read_pixels, snapshot, write_raster
 
 pytestmark = pytest.mark.torch
@@ -571,3 +571,46 @@ def test_bfloat16(striped: Path, tmp_path: Path, optimizer: str, clip: float) ->
     settings = {"optimizer": optimizer, "gradient_clip": clip}
     rows = history(train(striped, tmp_path, precision="bfloat16", **settings).history_csv)
     assert all(math.isfinite(row["train_loss"]) for row in rows)
+
+
+def test_names_of_chips_that_were_cut_again_are_told(tmp_path: Path) -> None:
+    image, labels = stripes()
+    folder = tmp_path / "dataset"
+    raster = write_raster(tmp_path / "scene.tif", image)
+    shares = {"train_percent": 100.0, "validation_percent": 0.0, "test_percent": 0.0}
+    old = write_raster(tmp_path / "old.tif", labels, categories={1: "corn", 2: "wheat", 4: "oats"})
+    cut(raster, old, folder, **shares)
+    new = write_raster(tmp_path / "new.tif", labels, categories={1: "barley", 2: "corn", 4: "oats"})
+    for truth, told in ((old, False), (new, True)):
+        job = TileJob(
+            image=str(raster),
+            labels=str(truth),
+            output_folder=folder,
+            **dict.fromkeys(("tile_size_x", "tile_size_y", "step_x", "step_y"), 32),
+        )
+        perform(job, Recorder())
+        progress = Recorder()
+        train(folder, tmp_path / str(told), progress, architecture=SMALL, epochs=1)
+        said = [text for text in progress.warnings if "Classes have other names in the label chips" in text]
+        assert bool(said) == told and (not told or "1 (corn / barley), 2 (wheat / corn)" in said[0])
+
+
+def test_an_earlier_training_is_whole_until_the_first_epoch_has_ended(striped: Path, tmp_path: Path) -> None:
+    train(striped, tmp_path, architecture=SMALL, epochs=2)
+    kept = {name: (tmp_path / "models" / name).read_bytes() for name in ("last.ckpt", "last.json", "history.csv")}
+    told = Recorder()
+
+    class Impatient(Recorder):
+        def info(self, text: str) -> None:
+            super().info(text)
+            if "learning rate" in text:  # what will be trained
+                raise Canceled
+
+    with pytest.raises(Canceled):
+        train(striped, tmp_path, Impatient(), architecture=SMALL, epochs=2)
+    assert {name: (tmp_path / "models" / name).read_bytes() for name in kept} == kept
+    resumed = train(striped, tmp_path, architecture=SMALL, epochs=3, resume=True)
+    assert resumed.epochs_trained == 3
+    again = train(striped, tmp_path, told, architecture=SMALL, epochs=1)
+    assert any("holds an earlier training" in text and "set RESUME" in text for text in told.warnings)
+    assert resumed.best_checkpoint.is_file() and len(history(again.history_csv)) == 1
