@@ -32,9 +32,10 @@ WITHOUT_UNIT = {
     ("trainer", "SEED"),
     ("tensorboard", "PORT"),
     ("mapper", "DEVICES"),
+    ("mapper", "ZERO_AS"),  # a class id
 }
 
-UNBOUNDED = {("rastersplitter", "NODATA")}  # any number may stand for missing data
+UNBOUNDED = {("rastersplitter", "NODATA"), ("mapper", "NODATA")}  # any number may stand for missing data
 
 
 @pytest.fixture

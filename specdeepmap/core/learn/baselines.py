@@ -88,9 +88,12 @@ class LinearClassifier:
 
     Args:
         classes: how many.
+        keep: values of pixels that stay in memory at most, for what learns from single ones.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, keep: int = 0) -> None:
+        self._keep = keep
+        self._kept: list[tuple[NDArray[np.float32], Indices]] = []
         self._counts = np.zeros(classes)
         self._means: Floats | None = None
         self._scatter: Floats | None = None
@@ -105,11 +108,22 @@ class LinearClassifier:
         """How many were gathered."""
         return int(self._counts.sum())
 
+    @property
+    def sample(self) -> tuple[NDArray[np.float32], Indices] | None:
+        """The pixels ``(pixels, bands)`` that were kept, and their classes; None where none were."""
+        if not self._kept:
+            return None
+        pixels, indices = zip(*self._kept, strict=True)
+        return np.concatenate(pixels), np.concatenate(indices)
+
     def add(self, pixels: NDArray[np.float32], indices: Indices) -> None:
         """Gather pixels ``(pixels, bands)`` of these classes.
 
         Means and scatter are merged as by Chan, Golub & LeVeque 1979, stable in float64.
         """
+        if pixels.size <= self._keep:
+            self._keep -= pixels.size
+            self._kept.append((np.array(pixels, np.float32, order="C"), np.array(indices, np.uint8)))
         values = _plain(pixels)
         if self._means is None or self._scatter is None:
             bands = values.shape[1]
@@ -171,7 +185,7 @@ def majority(train_counts: Counts, validation_counts: Counts) -> Scores:
 
 
 def gather_pixels(
-    train: Iterable[LabelledChip], train_counts: Counts, progress: Progress | None = None
+    train: Iterable[LabelledChip], train_counts: Counts, progress: Progress | None = None, keep: int = 0
 ) -> LinearClassifier:
     """Gather labelled pixels of training chips.
 
@@ -181,8 +195,9 @@ def gather_pixels(
             not met yet, until none is missing: a rare one may stand in the last chip.
         train_counts: labelled pixels per class in training.
         progress: hears a cancel, at every chip.
+        keep: see ``LinearClassifier``.
     """
-    classifier = LinearClassifier(len(train_counts))
+    classifier = LinearClassifier(len(train_counts), keep)
     for image, indices in _heard(train, progress or Progress()):
         if classifier.pixels < PIXELS:
             _learn(classifier, image, indices)

@@ -3,7 +3,8 @@
 
 Where some thousand pixels are labelled, networks of millions of parameters learn them by heart, and a linear
 discriminant of single pixels is hard to beat. This network starts as that discriminant and learns what to add to
-it: what is not linear in a spectrum, and what the neighbours tell.
+it: what is not linear in a spectrum, and what the neighbours tell. Beside it stands a perceptron that knows single
+pixels only; the network answers with the mean of their logits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specdeepmap.core.learn.baselines import LinearClassifier
+from specdeepmap.core.learn.pixelwise import UNKNOWN, Pixelwise
 
 COMPONENTS = 40
 """Principal components that the network looks at, at most."""
@@ -36,12 +38,12 @@ STRIDE = 8
 
 DROPOUT = 0.1
 
-UNKNOWN = 20.0
-"""How far below the others a class starts that has no training pixel; e⁻²⁰ is never predicted."""
-
 
 class SpectralNetwork(nn.Module):
     """A linear function of each pixel, plus a small network on its principal components and its surroundings.
+
+    This is trained by itself. Where it is not in training, the logits are the mean of its own and those of the
+    pixelwise member, once that has learnt: two that err differently, one of which cannot be misled by what lies around.
 
     The small network is a multilayer perceptron per pixel, whose features are refined by those at lower
     resolutions, as in a feature pyramid (Lin et al. 2017, arXiv 1612.03144). Dropout leaves out whole channels
@@ -68,10 +70,14 @@ class SpectralNetwork(nn.Module):
         Sums over the bands are taken in float32, also under autocast: bfloat16 has three digits, and neighbouring bands
         differ by less.
         """
+        head = self.segmentation_head
         with torch.autocast(images.device.type, enabled=False):
-            components, discriminant = self.components(images), self.segmentation_head.linear(images)
-        logits: Tensor = self.segmentation_head(discriminant, self.surroundings(self.spectrum(components)))
-        return logits
+            components, discriminant = self.components(images), head.linear(images)
+            pixelwise = None if self.training else head.pixelwise.first(images)
+        logits: Tensor = head(discriminant, self.surroundings(self.spectrum(components)))
+        if pixelwise is None:
+            return logits
+        return torch.lerp(logits.float(), head.pixelwise.rest(pixelwise).float(), 0.5 * head.pixelwise.learnt)
 
     @torch.no_grad()
     def start_from(self, classifier: LinearClassifier, head_only: bool = False) -> bool:
@@ -121,6 +127,7 @@ class Head(nn.Module):
         self.linear = nn.Conv2d(bands, classes, 1)
         self.dropout = nn.Dropout2d(DROPOUT)
         self.refinement = nn.Conv2d(features, classes, 1)
+        self.pixelwise = Pixelwise(bands, classes)
         nn.init.zeros_(self.refinement.weight)
         nn.init.zeros_(self.refinement.bias)  # type: ignore[arg-type]
 

@@ -54,6 +54,9 @@ from specdeepmap.core.staging import write_whole
 from specdeepmap.core.tasks.runfolders import claim_models, known_folders, make_folders
 from specdeepmap.core.tasks.start import Beginning, Start
 
+_KEPT_VALUES = 50_000_000
+"""Values of single pixels that are kept to learn from: 200 MB."""
+
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train a network, keep its best checkpoints and write down how it went."""
@@ -213,11 +216,10 @@ class _Training:
     def _segmenter(self) -> Segmenter:
         """Put network, loss and optimiser together."""
         job, start = self._job, self._start
-        weights = class_weights(self._dataset.weights, job.class_weight_power) if job.class_weights else None
         recipe = Recipe(job.optimizer, self._rate, job.weight_decay, job.scheduler, job.seed, job.unfreeze_epoch)
         network = start.network.to(memory_format=torch.channels_last)
         augment = build_augmenter(job.augmentations()) if job.augmentations() else None
-        return Segmenter(network, self._card(), LOSSES[job.loss].build(weights), recipe, augment)
+        return Segmenter(network, self._card(), LOSSES[job.loss].build(self._class_weights), recipe, augment)
 
     def _find_rate(self, segmenter: Segmenter) -> None:
         """Find the learning rate, where it is wanted, and use it."""
@@ -248,11 +250,26 @@ class _Training:
     def _gather_pixels(self) -> LinearClassifier:
         """Gather training pixels for the linear classifier; a network that can start from it does."""
         order = np.random.default_rng(self._job.seed).permutation(len(self._chips["train"])).tolist()
-        gathered = gather_pixels(_arrays(self._chips["train"], order), self._dataset.counts[0], self._progress)
-        start, model = self._start, self._start.network.model
+        start, model, counts = self._start, self._start.network.model, self._dataset.counts[0]
+        learns = isinstance(model, SpectralNetwork) and start.interrupted is None
+        chips = _arrays(self._chips["train"], order)
+        gathered = gather_pixels(chips, counts, self._progress, _KEPT_VALUES if learns else 0)
         if start.new_head and isinstance(model, SpectralNetwork) and model.start_from(gathered, not start.anew):
             self._progress.info("The network starts as the linear discriminant of the training pixels.")
+        sample = gathered.sample
+        if isinstance(model, SpectralNetwork) and sample is not None and (gathered.counts > 0).sum() > 1:
+            self._progress.report(0.0, f"Learning {len(sample[0])} single pixels")
+            # Of large chips some pixels were gathered, of all classes alike: each stands for as many as there are.
+            stands_for = torch.from_numpy(counts / np.maximum(np.bincount(sample[1], minlength=len(counts)), 1)).float()
+            weights = stands_for * (self._class_weights if self._class_weights is not None else 1.0)
+            model.segmentation_head.pixelwise.learn(*sample, weights, self._job.seed, self._progress)
         return gathered
+
+    @property
+    def _class_weights(self) -> torch.Tensor | None:
+        """The weights of the classes in the loss; None where they are not wanted."""
+        job = self._job
+        return class_weights(self._dataset.weights, job.class_weight_power) if job.class_weights else None
 
     def _measure_baselines(self, gathered: LinearClassifier) -> Baselines | None:
         """Measure what no network is needed for, on the same chips."""

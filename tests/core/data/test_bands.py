@@ -56,7 +56,6 @@ def test_metadata_of_each_band_in_any_case(tmp_path: Path) -> None:
         ("", 1e-3),
         ("", 1),
         ("Angstroms", 10),
-        ("Meters", 1e-9),
     ],
 )
 def test_an_envi_header(tmp_path: Path, units: str, factor: float) -> None:

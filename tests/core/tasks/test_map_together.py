@@ -68,7 +68,7 @@ def job_of(folder: Path, size: int = 100, **settings: Any) -> PredictJob:
 @pytest.mark.parametrize("blend", [False, True])
 def test_two_processes_make_the_map_of_one(tmp_path: Path, blend: bool) -> None:
     chances = tmp_path / "chances.tif"
-    truth = write_raster(tmp_path / "truth.tif", np.where(invent(100, 100)[1] > 0, 5, 0).astype(np.uint8), nodata=0)
+    truth = write_raster(tmp_path / "truth.tif", np.where(invent(100, 100)[1] > 5, 9, 5).astype(np.uint8), nodata=0)
     settings = {"blend": blend, "min_area": 3, "ground_truth": str(truth), "probabilities": chances}
     settings["vector"] = tmp_path / "map.gpkg"
     alone = run(job_of(tmp_path, **settings), Watchdog())
