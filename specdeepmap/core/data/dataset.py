@@ -119,8 +119,11 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of which chip is in which set, to tell whether two runs used the same split."""
+        """SHA-256 of which chip is in which set, and of the counts of labels: whether two runs used the same."""
         lines = [f"{name}:{pair.name}" for name in SPLIT_NAMES for pair in self.chips[name]]
+        summary = self.folder / SUMMARY_NAME
+        known = read_counts(summary) if summary.is_file() else None
+        lines += [] if known is None else [f"labels:{known.tolist()}"]
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

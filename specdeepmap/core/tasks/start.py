@@ -332,8 +332,8 @@ class Beginning:
         """
         if card.fingerprint != self.dataset.fingerprint or card.classes.values != self.dataset.classes.values:
             raise ConfigError(
-                f"RESUME: the run in MODEL_FOLDER {folder} was trained on other chips or classes than DATASET_FOLDER "
-                f"{self.job.dataset_folder} has now. Name its dataset, or train without RESUME."
+                f"RESUME: the run in MODEL_FOLDER {folder} was trained on other chips, labels or classes than "
+                f"DATASET_FOLDER {self.job.dataset_folder} has now. Name its dataset, or train without RESUME."
             )
         for name, value in self.job.to_json().items():
             if isinstance(getattr(self.job, name), Path) or name not in card.settings or value == card.settings[name]:

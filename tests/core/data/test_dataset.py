@@ -12,6 +12,7 @@ import pytest
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.dataset import (
+    SUMMARY_NAME,
     ChipPair,
     Dataset,
     find_pairs,
@@ -244,6 +245,12 @@ def test_the_fingerprint_tells_splits_apart_but_not_orders(tmp_path: Path) -> No
     assert fingerprint(train=(one, two), test=(three,)) == fingerprint(train=(two, one), test=(three,))
     assert fingerprint(train=(one, two), test=(three,)) != fingerprint(train=(one, three), test=(two,))
     assert fingerprint(train=(one, two)) != fingerprint(train=(one, two), test=(three,))
+    found = []
+    for counts in ([[5, 6], [0, 0], [0, 0]], [[6, 5], [0, 0], [0, 0]]):
+        table = ClassTable.of([1, 2])
+        write_summary(tmp_path / SUMMARY_NAME, table, np.array(counts), np.ones(2), None)
+        found.append(fingerprint(train=(one, two)))
+    assert len({*found, fingerprint(train=(one,))}) == 3, "labels that were cut again are others"
 
 
 @pytest.mark.parametrize("name", ["validation_files.csv", "test_files.csv", "Normalize_Bands.csv"])

@@ -180,7 +180,7 @@ def test_another_dataset(half: Path, tmp_path: Path, shares: tuple[float, float]
     if shares[0] > 50:
         labels[labels == 4] = 3
     folder = dataset_of(tmp_path, image, labels, train_percent=shares[0], validation_percent=shares[1])
-    with pytest.raises(ConfigError, match="trained on other chips or classes than DATASET_FOLDER"):
+    with pytest.raises(ConfigError, match="trained on other chips, labels or classes than DATASET_FOLDER"):
         resume(folder, half)
 
 
