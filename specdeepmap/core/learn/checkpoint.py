@@ -251,10 +251,11 @@ def _network_state(state: Any, path: Path, parameter: str) -> dict[str, Tensor]:
 
 
 def rebuild_network(card: ModelCard, state: Mapping[str, Tensor], path: Path, parameter: str = "CHECKPOINT") -> Network:
-    """Build the network that a card describes, with random weights, if the file can hold its weights.
+    """Build the network that a card describes, if the file can hold its weights. All of them must be loaded then.
 
     A card of some bytes may describe the largest of all networks. So it is sketched first, without memory for its
-    numbers. Some cannot be: these are given up while they are built, once they have become far too large.
+    numbers; that is given to it afterwards, since drawing numbers by chance that are overwritten takes half a second.
+    Some cannot be sketched: these are given up while they are built, once they have become far too large.
 
     Raises:
         CheckpointError: if it has more numbers than the file, or cannot be built here.
@@ -263,9 +264,11 @@ def rebuild_network(card: ModelCard, state: Mapping[str, Tensor], path: Path, pa
     design = (card.architecture, card.backbone, len(card.bands), len(card.classes))
     what = f"the network that its card describes ({shown(card.architecture)}, {shown(card.backbone)})"
     try:
-        sketched = _count_numbers(*design)
-        if sketched is not None and sketched > numbers:
+        sketch = _sketched(*design)
+        if sketch is not None and sum(tensor.numel() for tensor in sketch.state_dict().values()) > numbers:
             raise _TooLargeError
+        if sketch is not None and _all_is_state(sketch):
+            return sketch.to_empty(device="cpu")
         with _at_most(2 * numbers + SPARE_NUMBERS):
             return build_network(*design)
     except _TooLargeError as error:
@@ -280,16 +283,27 @@ def rebuild_network(card: ModelCard, state: Mapping[str, Tensor], path: Path, pa
         ) from error
 
 
-def _count_numbers(architecture: str, backbone: str, bands: int, classes: int) -> int | None:
-    """Count the numbers of a network without making them; None where it cannot be built so."""
+def _sketched(architecture: str, backbone: str, bands: int, classes: int) -> Network | None:
+    """Build a network without memory for its numbers; None where it cannot be built so."""
     import torch
 
     try:
         with torch.device("meta"):
-            sketch = build_network(architecture, backbone, bands, classes)
+            return build_network(architecture, backbone, bands, classes)
     except (ConfigError, KeyError, RuntimeError, NotImplementedError):
         return None
-    return int(sum(tensor.numel() for tensor in sketch.state_dict().values()))
+
+
+def _all_is_state(sketch: Network) -> bool:
+    """Tell whether a network has no numbers beside those of its state, such as tables that it computes when built."""
+    import torch
+
+    tensors = {
+        **dict(sketch.named_parameters(remove_duplicate=False)),
+        **dict(sketch.named_buffers(remove_duplicate=False)),
+    }
+    others = any(isinstance(value, torch.Tensor) for module in sketch.modules() for value in vars(module).values())
+    return not others and tensors.keys() == sketch.state_dict().keys()
 
 
 @contextlib.contextmanager

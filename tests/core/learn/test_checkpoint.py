@@ -304,6 +304,12 @@ def test_the_network_of_an_honest_card_is_built(checkpoint: Path, architecture: 
     rebuilt = rebuild_network(card, state, checkpoint)
     rebuilt.load_state_dict(state)
     assert {tensor.device.type for tensor in rebuilt.state_dict().values()} == {"cpu"}
+    built = build_network(architecture, backbone, len(card.bands), len(card.classes))
+    built.load_state_dict(state)
+    images = torch.randn(1, len(card.bands), 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(rebuilt.eval()(images), built.eval()(images))
+    assert rebuilt.train().parameter_counts() == built.train().parameter_counts()
 
 
 @pytest.mark.parametrize("backbone", ["resnet152", "tu-eva_giant_patch14_224"])
