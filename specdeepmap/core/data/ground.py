@@ -94,10 +94,7 @@ def shared_grounds(grids: Sequence[Grid], grounds: Sequence[NDArray[np.intp]]) -
     for first, second in combinations(placed, 2):
         crs = grids[first[0]].crs
         try:
-            boxes = np.asarray(
-                [box for part in (first, second) for box in extents_in([grids[index] for index in part], crs)],
-                np.float64,
-            )
+            boxes = np.asarray(_boxes_in(crs, grids, (first, second)), np.float64)
         except RasterError:  # a local system: nobody knows where it lies
             continue
         known = np.isfinite(boxes).all(axis=1)

@@ -75,7 +75,7 @@ class Pixelwise(nn.Module):
         seed: int,
         progress: Progress,
     ) -> None:
-        """Learn pixels by heart, with AdamW and a cosine.
+        """Learn pixels, with AdamW and a cosine.
 
         Args:
             pixels: ``(pixels, bands)``.
