@@ -17,7 +17,7 @@ from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.mapcheck import score_map
 from specdeepmap.core.data.maplayers import MAP, MEASURES, PROBABILITIES, Layers
 from specdeepmap.core.data.polygons import companions, driver_name, other_layers, polygonize
-from specdeepmap.core.data.raster import Raster, check_nodata
+from specdeepmap.core.data.raster import Grid, Raster, check_nodata
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
 from specdeepmap.core.data.sieve import sieve
 from specdeepmap.core.data.tiling import Window
@@ -26,6 +26,7 @@ from specdeepmap.core.errors import ConfigError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn.architectures import ARCHITECTURES
 from specdeepmap.core.learn.bandcheck import warn_of_known_image, warn_of_other_classes
+from specdeepmap.core.learn.checkpoint import ModelCard
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.learn.team import Team
 from specdeepmap.core.progress import Progress
@@ -53,23 +54,27 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
     image = _with_right_bands(job, image, predictor)
     predictor.check_raster(image, "IMAGE", progress)
     area = _area(job, image)
-    truth = None
-    if job.ground_truth is not None:
-        truth = LabelRaster(job.ground_truth, image.grid, progress, job.zero_as, "GROUND_TRUTH")
-        found = truth.values(progress.part(0.0, 0.02))  # a wrong one is better found now than after hours
-        missing = set(predictor.card.classes.values) - found
-        if missing and job.zero_as is None and (len(found) == 1 or (truth.zeros and len(missing) == 1)):
-            progress.warning(
-                f"GROUND_TRUTH {job.ground_truth} holds no pixel of class {', '.join(map(str, sorted(missing)))}, and "
-                "0 means unlabelled: where the map shows too much of the others is not scored. If 0 is a class, as in "
-                "masks of 0 and 1, set ZERO_AS as in the Raster Splitter."
-            )
-        warn_of_known_image(predictor.card, stem, image.grid, progress)
-        warn_of_other_classes(predictor.card.classes, truth.names, "GROUND_TRUTH", progress)
+    truth = None if job.ground_truth is None else _open_truth(job, image.grid, stem, predictor.card, progress)
     team = Team.join(job.devices, predictor.device)
     predictor.use(team.device)
     mapping = _Mapping(job, image, area, predictor, truth, team, progress)
     return mapping.take_part() if team.number else mapping.lead()
+
+
+def _open_truth(job: PredictJob, grid: Grid, stem: str, card: ModelCard, progress: Progress) -> LabelRaster:
+    """Open the ground truth, and say why its scores may mislead: better now than after hours."""
+    truth = LabelRaster(str(job.ground_truth), grid, progress, job.zero_as, "GROUND_TRUTH")
+    found = truth.values(progress.part(0.0, 0.02))
+    missing = set(card.classes.values) - found
+    if missing and job.zero_as is None and (len(found) == 1 or (truth.zeros and len(missing) == 1)):
+        progress.warning(
+            f"{truth.name} holds no pixel of class {', '.join(map(str, sorted(missing)))}, and 0 means unlabelled: "
+            "where the map shows too much of the others is not scored. If 0 is a class, as in masks of 0 and 1, set "
+            "ZERO_AS as in the Raster Splitter."
+        )
+    warn_of_known_image(card, stem, grid, progress)
+    warn_of_other_classes(card.classes, truth.names, "GROUND_TRUTH", progress)
+    return truth
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ class _Training:
                 self._progress.info(f"RESUME: LEARNING_RATE stays {rate:g}, as before the interruption.")
 
     def _gather_pixels(self) -> LinearClassifier:
-        """Gather training pixels for the linear classifier; a network that can start from it does."""
+        """Gather training pixels for the linear classifier; a network that can learn from them does."""
         order = np.random.default_rng(self._job.seed).permutation(len(self._chips["train"])).tolist()
         start, model, counts = self._start, self._start.network.model, self._dataset.counts[0]
         learns = isinstance(model, SpectralNetwork) and start.interrupted is None
@@ -256,14 +256,18 @@ class _Training:
         gathered = gather_pixels(chips, counts, self._progress, _KEPT_VALUES if learns else 0)
         if start.new_head and isinstance(model, SpectralNetwork) and model.start_from(gathered, not start.anew):
             self._progress.info("The network starts as the linear discriminant of the training pixels.")
-        sample = gathered.sample
-        if isinstance(model, SpectralNetwork) and sample is not None and (gathered.counts > 0).sum() > 1:
-            self._progress.report(0.0, f"Learning {len(sample[0])} single pixels")
-            # Of large chips some pixels were gathered, of all classes alike: each stands for as many as there are.
-            stands_for = torch.from_numpy(counts / np.maximum(np.bincount(sample[1], minlength=len(counts)), 1)).float()
-            weights = stands_for * (self._class_weights if self._class_weights is not None else 1.0)
-            model.segmentation_head.pixelwise.learn(*sample, weights, self._job.seed, self._progress)
+        if isinstance(model, SpectralNetwork) and gathered.sample is not None and (gathered.counts > 0).sum() > 1:
+            self._learn_pixels(model, *gathered.sample)
         return gathered
+
+    def _learn_pixels(self, model: SpectralNetwork, pixels: NDArray[np.float32], indices: NDArray[np.uint8]) -> None:
+        """Let the pixelwise member learn single pixels."""
+        self._progress.report(0.0, f"Learning {len(pixels)} single pixels")
+        # Of large chips some pixels were gathered, of all classes alike: each stands for as many as there are.
+        counts = self._dataset.counts[0]
+        stands_for = torch.from_numpy(counts / np.maximum(np.bincount(indices, minlength=len(counts)), 1)).float()
+        weights = stands_for * (self._class_weights if self._class_weights is not None else 1.0)
+        model.segmentation_head.pixelwise.learn(pixels, indices, weights, self._job.seed, self._progress)
 
     @property
     def _class_weights(self) -> torch.Tensor | None:
