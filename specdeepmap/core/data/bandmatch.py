@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from osgeo import gdal
 
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.options import MATCHES
@@ -79,37 +78,25 @@ def reordered(raster: Raster, indices: Sequence[int]) -> Raster:
         The raster itself where these are all of its bands in their order.
 
     Raises:
-        RasterError: if GDAL cannot do it.
+        RasterError: if it has no such band.
     """
     return raster if tuple(indices) == tuple(range(raster.count)) else _Reordered(raster, indices)
 
 
 class _Reordered(Raster):
-    """Bands of another raster in another order.
-
-    GDAL knows the order; what the bands mean and which pixels are valid is taken over from the other raster. The copy
-    of the metadata would still list the wavelengths of ENVI files in the old order, and a selection without the alpha
-    band has no mask any more.
-    """
+    """Bands of another raster in another order, from the same dataset."""
 
     def __init__(self, source: Raster, indices: Sequence[int]) -> None:
-        numbers = [index + 1 for index in indices]
-        gdal.ErrorReset()
-        try:
-            dataset = gdal.Translate("", source.dataset, format="VRT", bandList=numbers)
-        except RuntimeError as error:
-            raise RasterError(f"The bands of {source.name} cannot be reordered: {error}") from error
-        if dataset is None:
-            raise RasterError(f"The bands of {source.name} cannot be reordered: {gdal.GetLastErrorMsg()}")
-        super().__init__(dataset, source.name)
-        self._source = source  # whose dataset must stay open
+        missing = [index for index in indices if not 0 <= index < source.count]
+        if missing:
+            raise RasterError(f"{source.name} has {source.count} bands, and none with number {missing[0] + 1}.")
+        super().__init__(source.dataset, source.name, direct=source._direct)
+        self.count = len(indices)
         self.bands = tuple(source.bands[index] for index in indices)
         self._nodata = tuple(band.nodata for band in self.bands)
         self._mask = source._mask
-
-    def cache_need(self, rows: int, columns: int) -> int:
-        """Give the bytes of the blocks of the file itself: they may hold all bands, not only these."""
-        return self._source.cache_need(rows, columns)
+        known = source._band_numbers or range(1, source.count + 1)
+        self._band_numbers = [known[index] for index in indices]
 
 
 def _as_they_stand(

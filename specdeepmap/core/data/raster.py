@@ -25,6 +25,7 @@ from specdeepmap.core.errors import ConfigError, RasterError
 
 _WIDEST_CACHE = 256 * 2**20
 _HUGE = 1e30  # no measured value is
+_MANY_BANDS = 50  # with fewer, GDAL's way through its cache is as fast, see the benchmarks
 
 Extent = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in CRS units."""
@@ -94,9 +95,17 @@ class Grid:
 class Raster:
     """A raster opened for reading. Not safe for use by several threads at a time."""
 
-    def __init__(self, dataset: gdal.Dataset, name: str, nodata: float | None = None, uniform: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: gdal.Dataset,
+        name: str,
+        nodata: float | None = None,
+        uniform: bool = False,
+        direct: bool = False,
+    ) -> None:
         self._dataset = dataset
         self._override = nodata
+        self._direct = direct
         self.name = name
         self.width: int = dataset.RasterXSize
         self.height: int = dataset.RasterYSize
@@ -122,6 +131,7 @@ class Raster:
         self._nodata = read_nodata(dataset, nodata, uniform)
         masked = first.GetMaskFlags() & (gdal.GMF_PER_DATASET | gdal.GMF_ALPHA)
         self._mask = first.GetMaskBand() if masked else None
+        self._band_numbers: list[int] | None = None  # of the bands that are read, from 1; all
 
     @cached_property
     def grid(self) -> Grid:
@@ -165,7 +175,10 @@ class Raster:
         if dataset is None:
             raise RasterError(f"{name} cannot be opened as a raster: {gdal.GetLastErrorMsg()}")
         with damage_told(name):
-            return cls(dataset, name, nodata, bool(quick))
+            direct = _better_directly(dataset, name)
+            if direct:
+                dataset = _directly_opened(name, options)
+            return cls(dataset, name, nodata, bool(quick), direct)
 
     def expect(self, rows: int) -> None:
         """Prepare for being read in bands of so many rows from top to bottom: no block is decoded twice then."""
@@ -208,7 +221,7 @@ class Raster:
         """
         box = (window.x, window.y, window.width, window.height)
         try:
-            values = self._dataset.ReadAsArray(*box, buf_type=self.type_code)
+            values = self._read_bands(box)
             mask = None if self._mask is None else self._mask.ReadAsArray(*box)
         except RuntimeError as error:
             raise RasterError(f"{self.name} cannot be read at {window}: {error}") from error
@@ -219,6 +232,14 @@ class Raster:
         if mask is not None:
             valid &= mask > 0
         return values, valid
+
+    def _read_bands(self, box: tuple[int, int, int, int]) -> NDArray[np.generic] | None:
+        """Read the bands that are wanted; directly, one by one would take as long as all of them, each time."""
+        numbers = self._band_numbers
+        picked = self._direct and numbers is not None
+        values: NDArray[np.generic] | None
+        values = self._dataset.ReadAsArray(*box, buf_type=self.type_code, band_list=None if picked else numbers)
+        return np.take(values, np.subtract(numbers, 1), axis=0) if picked and values is not None else values
 
     def read_padded(self, window: Window, mirror: bool) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read a window that may reach over the border.
@@ -284,6 +305,31 @@ def check_nodata(nodata: float | None, image: Raster) -> None:
             f"NODATA is {nodata:g}, which an image of {image.dtype} cannot hold ({limits.min} to {limits.max}). Give "
             "the value that missing pixels really have."
         )
+
+
+def _better_directly(dataset: gdal.Dataset, name: str) -> bool:
+    """Tell whether GDAL should read a file without its cache: tiles as they are, with the many bands of a pixel together.
+
+    Into the cache it would take them apart band by band, each from end to end of the tile.
+    """
+    structure = dataset.GetMetadata("IMAGE_STRUCTURE")
+    return (
+        dataset.GetDriver().ShortName == "GTiff"
+        and not name.startswith("/vsi")
+        and dataset.RasterCount >= _MANY_BANDS
+        and structure.get("INTERLEAVE") == "PIXEL"
+        and "COMPRESSION" not in structure
+        and dataset.GetRasterBand(1).GetBlockSize()[0] < dataset.RasterXSize
+    )
+
+
+def _directly_opened(name: str, options: list[str]) -> gdal.Dataset:
+    """Open a file so that it is read without the cache."""
+    gdal.SetThreadLocalConfigOption("GTIFF_DIRECT_IO", "YES")
+    try:
+        return gdal.OpenEx(name, gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR, open_options=options)
+    finally:
+        gdal.SetThreadLocalConfigOption("GTIFF_DIRECT_IO", None)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from osgeo import gdal
 
+from specdeepmap.core.data.bandmatch import reordered
 from specdeepmap.core.data.raster import Grid, Raster, bounds_in
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
@@ -149,6 +150,35 @@ def test_a_truncated_file_is_named(tmp_path: Path, random: np.random.Generator, 
     path.write_bytes(path.read_bytes()[:30000])
     with pytest.raises(RasterError, match=r"a\.tif cannot be .*: ."):
         Raster.open(path).read(Window(0, 0, 200, 200))
+
+
+MANY = ("TILED=YES", "BLOCKXSIZE=16", "BLOCKYSIZE=16", "INTERLEAVE=PIXEL", "SPARSE_OK=TRUE")
+
+
+def test_tiles_with_many_bands_are_read_past_the_cache(tmp_path: Path, random: np.random.Generator) -> None:
+    image = random.integers(1, 200, (60, 40, 50)).astype("i2")
+    image[:, 16:32, 16:32] = -5  # a tile that is not stored
+    image[3, 2, 2] = -5
+    path = write_raster(tmp_path / "a.tif", image, nodata=-5, options=MANY)
+    used = gdal.GetCacheUsed()
+    raster = Raster.open(path)
+    shown = reordered(raster, range(59, -1, -2))
+    for window in (raster.whole, Window(3, 5, 30, 17), Window(49, 39, 1, 1)):
+        inside = np.s_[:, window.y : window.y_end, window.x : window.x_end]
+        values, valid = raster.read(window)
+        assert np.array_equal(values, image[inside]) and np.array_equal(valid, image[inside] != -5)
+        assert np.array_equal(shown.read(window)[0], image[::-2][inside])
+    assert gdal.GetCacheUsed() == used
+    few = Raster.open(write_raster(tmp_path / "b.tif", image[:8], options=MANY))
+    few.read(few.whole)
+    assert gdal.GetCacheUsed() > used, "a few bands are read through the cache, and the next file as ever"
+
+
+def test_tiles_with_many_bands_that_are_cut_off(tmp_path: Path, random: np.random.Generator, gdal_errors: str) -> None:
+    path = write_raster(tmp_path / "a.tif", random.integers(1, 200, (60, 40, 50)).astype("u1"), options=MANY)
+    path.write_bytes(path.read_bytes()[:60000])
+    with pytest.raises(RasterError, match=r"a\.tif cannot be read at .*: ."):
+        Raster.open(path).read(Window(0, 0, 50, 40))
 
 
 def test_a_container_without_bands_is_named(tmp_path: Path) -> None:
