@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
+from typing import Any
 
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.options import MATCHES
@@ -95,8 +95,15 @@ class _Reordered(Raster):
         self.bands = tuple(source.bands[index] for index in indices)
         self._nodata = tuple(band.nodata for band in self.bands)
         self._mask = source._mask
-        known = source._band_numbers or range(1, source.count + 1)
-        self._band_numbers = [known[index] for index in indices]
+        known = source._places if isinstance(source, _Reordered) else range(source.count)
+        self._places = [known[index] for index in indices]  # in the dataset
+
+    def _read_bands(self, box: tuple[int, int, int, int]) -> Any:
+        if self._direct:  # one by one, each would take as long as all of them together
+            values = super()._read_bands(box)
+            return None if values is None else values[self._places]
+        numbers = [place + 1 for place in self._places]
+        return self._dataset.ReadAsArray(*box, buf_type=self.type_code, band_list=numbers)
 
 
 def _as_they_stand(

@@ -131,7 +131,6 @@ class Raster:
         self._nodata = read_nodata(dataset, nodata, uniform)
         masked = first.GetMaskFlags() & (gdal.GMF_PER_DATASET | gdal.GMF_ALPHA)
         self._mask = first.GetMaskBand() if masked else None
-        self._band_numbers: list[int] | None = None  # of the bands that are read, from 1; all
 
     @cached_property
     def grid(self) -> Grid:
@@ -233,13 +232,9 @@ class Raster:
             valid &= mask > 0
         return values, valid
 
-    def _read_bands(self, box: tuple[int, int, int, int]) -> NDArray[np.generic] | None:
-        """Read the bands that are wanted; directly, one by one would take as long as all of them, each time."""
-        numbers = self._band_numbers
-        picked = self._direct and numbers is not None
-        values: NDArray[np.generic] | None
-        values = self._dataset.ReadAsArray(*box, buf_type=self.type_code, band_list=None if picked else numbers)
-        return np.take(values, np.subtract(numbers, 1), axis=0) if picked and values is not None else values
+    def _read_bands(self, box: tuple[int, int, int, int]) -> Any:
+        """Read all bands of a box ``(x, y, width, height)``; None, or an exception, where GDAL cannot."""
+        return self._dataset.ReadAsArray(*box, buf_type=self.type_code)
 
     def read_padded(self, window: Window, mirror: bool) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read a window that may reach over the border.
@@ -308,7 +303,7 @@ def check_nodata(nodata: float | None, image: Raster) -> None:
 
 
 def _better_directly(dataset: gdal.Dataset, name: str) -> bool:
-    """Tell whether GDAL should read a file without its cache: tiles as they are, with the many bands of a pixel together.
+    """Tell whether GDAL should read a file past its cache: tiles that hold many bands pixel by pixel, as they are.
 
     Into the cache it would take them apart band by band, each from end to end of the tile.
     """
