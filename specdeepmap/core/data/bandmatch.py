@@ -95,8 +95,8 @@ class _Reordered(Raster):
         self.bands = tuple(source.bands[index] for index in indices)
         self._nodata = tuple(band.nodata for band in self.bands)
         self._mask = source._mask
-        known = source._places if isinstance(source, _Reordered) else range(source.count)
-        self._places = [known[index] for index in indices]  # in the dataset
+        known: Sequence[int] = source._places if isinstance(source, _Reordered) else range(source.count)
+        self._places: list[int] = [known[index] for index in indices]  # in the dataset
 
     def _read_bands(self, box: tuple[int, int, int, int]) -> Any:
         if self._direct:  # one by one, each would take as long as all of them together

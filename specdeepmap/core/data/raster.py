@@ -307,15 +307,11 @@ def _better_directly(dataset: gdal.Dataset, name: str) -> bool:
 
     Into the cache it would take them apart band by band, each from end to end of the tile.
     """
+    if dataset.RasterCount < _MANY_BANDS or dataset.GetDriver().ShortName != "GTiff" or name.startswith("/vsi"):
+        return False
     structure = dataset.GetMetadata("IMAGE_STRUCTURE")
-    return (
-        dataset.GetDriver().ShortName == "GTiff"
-        and not name.startswith("/vsi")
-        and dataset.RasterCount >= _MANY_BANDS
-        and structure.get("INTERLEAVE") == "PIXEL"
-        and "COMPRESSION" not in structure
-        and dataset.GetRasterBand(1).GetBlockSize()[0] < dataset.RasterXSize
-    )
+    tiled = dataset.GetRasterBand(1).GetBlockSize()[0] < dataset.RasterXSize
+    return tiled and structure.get("INTERLEAVE") == "PIXEL" and "COMPRESSION" not in structure
 
 
 def _directly_opened(name: str, options: list[str]) -> gdal.Dataset:
