@@ -24,10 +24,11 @@ def fused(network: Network, bands: int) -> Network:
     outcome for a random image is not the same, the network is given back as it is.
 
     Args:
-        network: in evaluation mode; it is left as it is.
+        network: in evaluation mode; it is left as it is, and shares the numbers of layers that are not fused.
         bands: that it takes.
     """
-    copied = copy.deepcopy(network)
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    copied = copy.deepcopy(network, shared)
     if not _fuse(copied):
         return network
     side = max(2 * network.stride, network.minimum)
