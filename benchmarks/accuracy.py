@@ -47,6 +47,8 @@ MEASURES = ("mean_iou", "overall_accuracy", "average_accuracy", "macro_f1", "kap
 RANDOM_CHIPS = "network, random chips"
 """Not an accuracy: it shows by how much a split that is not disjoint flatters."""
 
+METHODS = ("network", *CLASSIFIERS, RANDOM_CHIPS)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -97,15 +99,18 @@ class Book:
         path: of the JSON file.
         settings: of the trainer, where they are not the defaults.
         going_on: keep the figures that stand there and were measured with these settings.
+        wanted: methods to measure; others are passed by.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, object], going_on: bool) -> None:
-        self._path, self._settings = path, dict(settings)
+    def __init__(self, path: Path, settings: Mapping[str, object], going_on: bool, wanted: Sequence[str]) -> None:
+        self._path, self._settings, self._wanted = path, dict(settings), wanted
         known = json.loads(path.read_text(encoding="utf-8")) if going_on and path.is_file() else []
         self._figures = [figure for figure in (Figure(**entry) for entry in known) if figure.settings == self._settings]
 
     def measure(self, task: str, method: str, run: Callable[[int], object], seeds: Sequence[int]) -> None:
         """Run a method with each seed that is not known; what it gives has all measures. Print mean and spread."""
+        if method not in self._wanted:
+            return
         for seed in seeds:
             if not self._known(task, method, seed):
                 started = time.monotonic()
@@ -147,13 +152,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the scene")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument("--only", default="", help="only tasks whose name contains this")
+    parser.add_argument("--method", choices=METHODS, action="append", help="only this method; may be given repeatedly")
     parser.add_argument("--go-on", action="store_true", help="keep the figures of an interrupted measurement")
     parser.add_argument("trainer", nargs="*", help="NAME=VALUE for the trainer, to compare with the defaults")
     options = parser.parse_intermixed_args()
     settings = {name.lower(): _value(value) for name, value in (text.split("=", 1) for text in options.trainer)}
     heads = "".join(f"{name:>16}" for name in ("mean IoU", "OA", "AA", "macro F1", "kappa"))
     sys.stdout.write(f"{'task':<26}{'method':<24}{heads}{'seconds':>9}\n")
-    book = Book(OUT / f"accuracy-{options.data.name}.json", settings, options.go_on)
+    wanted = options.method or METHODS
+    book = Book(OUT / f"accuracy-{options.data.name}.json", settings, options.go_on, wanted)
     with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:
         for task, labels in tasks(options.data, Path(name)):
             if options.only in task:
