@@ -114,6 +114,19 @@ class ClassTable(Record):
         """Class names in the order of the class indices."""
         return tuple(entry.name for entry in self.entries)
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Class names in the order of the class indices, with the id where several classes have one name."""
+        return tuple(
+            f"{entry.name} ({entry.value})" if self.names.count(entry.name) > 1 else entry.name
+            for entry in self.entries
+        )
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """The colour of each class, by its title."""
+        return {title: entry.color for title, entry in zip(self.titles, self.entries, strict=True)}
+
     def encode(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Turn class values into class indices; unlabelled and unknown values become the ignore index."""
         lookup = np.full(256, IGNORE_INDEX, np.uint8)

@@ -51,7 +51,7 @@ def write_report(
     shares = 100 * pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
     used = [index for index, name in enumerate(SPLIT_NAMES) if name in sets]
     entries = census.classes.entries
-    bars = {entry.name: [float(shares[index, k]) for index in used] for k, entry in enumerate(entries)}
+    bars = {title: [float(shares[index, k]) for index in used] for k, title in enumerate(census.classes.titles)}
     report.bars(bars, {SPLIT_NAMES[index]: COLORS[SPLIT_NAMES[index]] for index in used}, "%")
     header = ("Class", "Id", *(f"{name} pixels" for name in SPLIT_NAMES), "Chips", "Weight")
     rows = [

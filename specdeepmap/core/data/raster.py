@@ -22,6 +22,7 @@ from osgeo import gdal, gdal_array, osr
 from specdeepmap.core.data.bands import Band, read_bands, read_nodata
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import ConfigError, RasterError
+from specdeepmap.core.progress import Progress
 
 _WIDEST_CACHE = 256 * 2**20
 _HUGE = 1e30  # no measured value is
@@ -203,6 +204,13 @@ class Raster:
         return self._mask is not None
 
     @property
+    def placed_by_points(self) -> bool:
+        """Whether only ground control points, or the model of a sensor (RPC), say where the pixels lie."""
+        if self._dataset.GetGeoTransform(can_return_null=True) is not None:
+            return False
+        return bool(self._dataset.GetGCPCount() or self._dataset.GetMetadata("RPC"))
+
+    @property
     def good(self) -> NDArray[np.bool_]:
         """Which bands say whether a pixel has data: those not flagged bad, or all if all are."""
         good = np.array([not band.bad for band in self.bands])
@@ -299,6 +307,15 @@ def check_nodata(nodata: float | None, image: Raster) -> None:
         raise ConfigError(
             f"NODATA is {nodata:g}, which an image of {image.dtype} cannot hold ({limits.min} to {limits.max}). Give "
             "the value that missing pixels really have."
+        )
+
+
+def warn_of_points(image: Raster, progress: Progress) -> None:
+    """Warn where an image has no grid on the ground: what is made of it has none, either."""
+    if image.placed_by_points:
+        progress.warning(
+            f"IMAGE {image.name} has no grid on the ground, only control points or the model of a sensor (RPC). What "
+            "is made of it will have no place on the ground. Warp it first (in QGIS: Raster > Projections > Warp)."
         )
 
 

@@ -241,11 +241,11 @@ def _add_classes(report: Report, examination: Examination) -> None:
     absent = [entry.name for entry, support in zip(entries, scores.support, strict=True) if not support]
     if absent:
         report.text(f"Without a reference pixel, and in no mean: {', '.join(absent)}.")
-    names = [f"{entry.name} ({entry.value})" for entry in entries]  # names alone may occur twice
-    report.bars(dict(zip(names, table, strict=True)), _SERIES, "", longest=1.0)
+    titles = examination.card.classes.titles
+    report.bars(dict(zip(titles, table, strict=True)), _SERIES, "", longest=1.0)
     report.heading("How much of each class there is, and how much the model sees")
     shares = 100 * np.stack([scores.support, scores.matrix.sum(axis=0)], axis=1) / scores.matrix.sum()
-    report.bars(dict(zip(names, shares.tolist(), strict=True)), _AREAS, "%")
+    report.bars(dict(zip(titles, shares.tolist(), strict=True)), _AREAS, "%")
 
 
 def _add_confusion(report: Report, examination: Examination) -> None:
@@ -253,7 +253,7 @@ def _add_confusion(report: Report, examination: Examination) -> None:
     report.heading("Confusion")
     report.text("Pixels, and their share of the reference class.")
     counts = [[int(count) for count in row] for row in examination.scores.matrix]
-    report.matrix(classes.names, counts, [entry.color for entry in classes.entries], "reference ↓ predicted →")
+    report.matrix(classes.titles, counts, [entry.color for entry in classes.entries], "reference ↓ predicted →")
 
 
 def _add_reliability(report: Report, reliability: Reliability) -> None:
@@ -279,7 +279,7 @@ def _add_reliability(report: Report, reliability: Reliability) -> None:
 def _add_chips(report: Report, examination: Examination) -> None:
     report.heading("Worst and best chips")
     report.text("Image, reference and prediction. Grey: no data, or no label.")
-    report.legend({entry.name: entry.color for entry in examination.card.classes.entries})
+    report.legend(examination.card.classes.legend)
     showcase = examination.showcase
     for which, exhibits in (("Fewest pixels right", showcase.worst), ("Most pixels right", showcase.best)):
         for exhibit in exhibits:

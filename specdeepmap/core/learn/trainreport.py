@@ -193,7 +193,7 @@ def _add_scores(report: Report, story: TrainingStory) -> None:
     report.heading("Confusion (best epoch, validation chips)")
     report.text("Pixels, and their share of the reference class.")
     counts = [[int(count) for count in row] for row in scores.matrix]
-    report.matrix(story.card.classes.names, counts, colors, "reference ↓ predicted →")
+    report.matrix(story.card.classes.titles, counts, colors, "reference ↓ predicted →")
 
 
 def _add_examples(report: Report, story: TrainingStory) -> None:
@@ -201,7 +201,7 @@ def _add_examples(report: Report, story: TrainingStory) -> None:
         return
     report.heading("Example chips")
     report.text("Image, reference and prediction. Grey: no data, or no label.")
-    report.legend({entry.name: entry.color for entry in story.card.classes.entries})
+    report.legend(story.card.classes.legend)
     report.pictures(story.examples, "image, reference and prediction of chip")
 
 

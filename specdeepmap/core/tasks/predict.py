@@ -17,7 +17,7 @@ from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.mapcheck import score_map
 from specdeepmap.core.data.maplayers import MAP, MEASURES, PROBABILITIES, Layers
 from specdeepmap.core.data.polygons import companions, driver_name, other_layers, polygonize
-from specdeepmap.core.data.raster import Grid, Raster, check_nodata
+from specdeepmap.core.data.raster import Grid, Raster, check_nodata, warn_of_points
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
 from specdeepmap.core.data.sieve import sieve
 from specdeepmap.core.data.tiling import Window
@@ -48,6 +48,7 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
     _check_files(job)
     image = Raster.open(job.image, job.nodata)
     check_nodata(job.nodata, image)
+    warn_of_points(image, progress)
     predictor = Predictor(job.checkpoint, job.device, job.precision, job.tta)
     image = _with_nodata_of_training(image, predictor, progress)
     stem = image_stem(image)

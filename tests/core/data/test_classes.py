@@ -65,6 +65,13 @@ def test_names_and_colours_are_taken_or_filled_in() -> None:
     assert (len(names), names[0], names[7], names[8], names[200]) == (201, "unlabelled", "Wald", "", "class 200")
 
 
+def test_classes_of_one_name_are_told_apart_by_their_ids() -> None:
+    entries = [(1, "water", "#0000ff"), (2, "forest", "#00ff00"), (5, "water", "#00ffff")]
+    table = ClassTable(entries=tuple(ClassEntry(*entry) for entry in entries))
+    assert table.titles == ("water (1)", "forest", "water (5)")
+    assert table.legend == {"water (1)": "#0000ff", "forest": "#00ff00", "water (5)": "#00ffff"}
+
+
 def test_a_table_sorts_itself_and_survives_json() -> None:
     table = ClassTable(entries=(ClassEntry(9, "b", "#000001"), ClassEntry(2, "ä", "#000002")))
     assert table.values == (2, 9)

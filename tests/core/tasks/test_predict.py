@@ -26,7 +26,7 @@ from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard, chip_mark
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.tasks import predict
-from tests.helpers import TRANSFORM, Array, Recorder, read_pixels, snapshot, write_raster
+from tests.helpers import TRANSFORM, Array, Recorder, read_pixels, snapshot, utm, write_raster
 from tests.maps import CLASSES, NODATA
 
 pytestmark = pytest.mark.torch
@@ -196,6 +196,19 @@ def test_extent_gives_that_part_of_the_whole_map(tmp_path: Path, box: tuple[int,
     assert np.array_equal(part, read_pixels(tmp_path / "whole.tif")[0, y : y + height, x : x + width])
     assert np.array_equal(part, wanted[y : y + height, x : x + width])
     assert Raster.open(tmp_path / "map.tif").grid.extent == pytest.approx(bounds(image, *box))
+
+
+def test_an_image_that_is_placed_by_points_only(tmp_path: Path) -> None:
+    values, wanted = invent(40, 33)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA, crs="", transform=None)
+    raster = gdal.Open(str(image), gdal.GA_Update)
+    places = ((0, 0), (40, 0), (0, 33), (9, 8))
+    raster.SetGCPs([gdal.GCP(5e5 + x * y, 5e6 - 2 * y + x, 0, x, y) for x, y in places], utm())
+    raster = None
+    progress = Recorder()
+    run(tmp_path, image, progress)
+    assert np.array_equal(read_pixels(tmp_path / "map.tif")[0], wanted)
+    assert any("no grid on the ground" in text and "Warp it first" in text for text in progress.warnings)
 
 
 def test_extent_reads_its_surroundings(tmp_path: Path, reader: type[Reader]) -> None:

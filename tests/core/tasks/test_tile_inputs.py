@@ -56,6 +56,33 @@ def labels(tmp_path: Path, random: np.random.Generator) -> Path:
     return write_raster(tmp_path / "in ä" / "truth.tif", random.choice([0, 7, 200], (16, 24)).astype(np.uint8))
 
 
+def test_an_image_that_is_placed_by_points_only(tmp_path: Path, pixels: Array) -> None:
+    def image(name: str, *, points: bool, sensor: bool) -> Path:
+        path = write_raster(tmp_path / name, pixels, crs="", transform=None)
+        raster = gdal.Open(str(path), gdal.GA_Update)
+        if points:
+            places = ((0, 0), (24, 0), (0, 16), (20, 9))
+            raster.SetGCPs([gdal.GCP(5e5 + 10 * x + x * y, 5e6 - 10 * y, 0, x, y) for x, y in places], utm())
+        if sensor:
+            coefficients = " ".join(["1", *["0"] * 19])
+            axes, kinds = ("LINE", "SAMP", "LAT", "LONG", "HEIGHT"), ("OFF", "SCALE")
+            numbers = {f"{axis}_{kind}": "1" for axis in axes for kind in kinds}
+            series = {f"{part}_{of}_COEFF": coefficients for part in ("LINE", "SAMP") for of in ("NUM", "DEN")}
+            raster.SetMetadata({**numbers, **series}, "RPC")
+        return path
+
+    truth = write_raster(tmp_path / "truth.tif", np.ones((16, 24), np.uint8), crs="", transform=None)
+    for number, (points, sensor) in enumerate(((True, False), (False, True), (False, False))):
+        progress = Recorder()
+        place = image(f"{number}.tif", points=points, sensor=sensor)
+        assert tile(tmp_path / f"out{number}", place, truth, progress).tile_count == 6
+        assert any("no grid on the ground" in text for text in progress.warnings) == (points or sensor)
+    placed = write_raster(tmp_path / "placed.tif", pixels)
+    progress = Recorder()
+    tile(tmp_path / "out", placed, write_raster(tmp_path / "t.tif", np.ones((16, 24), np.uint8)), progress)
+    assert not progress.warnings
+
+
 FORMATS = {
     "bsq": ("ENVI", ["INTERLEAVE=BSQ"]),
     "bil": ("ENVI", ["INTERLEAVE=BIL"]),
