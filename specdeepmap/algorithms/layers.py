@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
     QgsMapLayer,
@@ -31,7 +33,7 @@ def raster_source(layer: QgsRasterLayer, parameter: str) -> str:
             "to a file first (Export > Save As)."
         )
     parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
-    return layer.source() if parts.get("layerName") else parts.get("path") or layer.source()
+    return layer.source() if parts.get("layerName") else _path(parts) or layer.source()
 
 
 def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingContext) -> str:
@@ -51,7 +53,7 @@ def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingConte
         parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
         named = f"|layername={parts['layerName']}" if parts.get("layerName") else ""
         subset = f"|subset={layer.subsetString()}" if layer.subsetString() else ""
-        return f"{parts['path']}{named}{subset}"
+        return f"{_path(parts)}{named}{subset}"
     path = QgsProcessingUtils.generateTempFilename("labels.gpkg")
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName, options.layerName = "GPKG", "labels"
@@ -59,6 +61,11 @@ def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingConte
     if code != QgsVectorFileWriter.WriterError.NoError:
         raise ConfigError(f"{parameter}: the layer '{layer.name()}' cannot be copied to a file: {text}")
     return path
+
+
+def _path(parts: dict[str, Any]) -> str:
+    """Put together the parts of a path that may lie in an archive or on a server, such as /vsizip/a.zip/b.tif."""
+    return "".join(parts.get(part) or "" for part in ("vsiPrefix", "path", "vsiSuffix"))
 
 
 def layer_doubts(layer: QgsMapLayer, parameter: str) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,23 @@ def test_numbers_of_a_style_that_are_text(qgis: Any) -> None:
     categories = [QgsRendererCategory(value, symbol.clone(), title) for value, title in titles.items()]
     layer.setRenderer(QgsCategorizedSymbolRenderer("code", categories))
     assert {entry.value: entry.name for entry in class_entries(layer, "code")} == {3: "water", 1: "forest", 2: ""}
+
+
+def test_layers_in_an_archive(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    """QGIS opens what is dropped onto it as a zip file by GDAL's name for it."""
+    import processing
+    from qgis.core import QgsRasterLayer, QgsVectorLayer
+
+    image_below(tmp_path)
+    saved(polygons, tmp_path / "fields.gpkg")
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
+        for name in ("i.tif", "fields.gpkg"):
+            archive.write(tmp_path / name, name)
+    inside = f"/vsizip/{tmp_path / 'both.zip'}"
+    layers = {
+        "IMAGE": QgsRasterLayer(f"{inside}/i.tif", "i", "gdal"),
+        "LABELS": QgsVectorLayer(f"{inside}/fields.gpkg|layername=fields", "fields", "ogr"),
+    }
+    assert all(layer.isValid() for layer in layers.values())
+    values = {**layers, "CLASS_FIELD": "crop", **SIZES, "OUTPUT_FOLDER": str(tmp_path / "out")}
+    assert processing.run("specdeepmap:rastersplitter", values)["TILE_COUNT"] == 1
