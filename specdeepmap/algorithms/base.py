@@ -25,7 +25,7 @@ from qgis.utils import iface
 from specdeepmap.algorithms.checks import check_inputs_are_there, job_as_written
 from specdeepmap.algorithms.feedback import FeedbackProgress
 from specdeepmap.algorithms.handover import HandOver, Ways
-from specdeepmap.algorithms.layers import layer_doubts
+from specdeepmap.algorithms.layers import LabelCopy, layer_doubts
 from specdeepmap.algorithms.parameters import OUTPUTS, Field, check_raw, make_parameter, read_value
 from specdeepmap.algorithms.tables import LOAD_TABLES, load_table
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError, nearest
@@ -59,6 +59,8 @@ class Algorithm(QgsProcessingAlgorithm):
         self._to_load: dict[str, QgsProcessingContext.LayerDetails] = {}
         self._load_tables = False
         self._outputs: dict[str, Any] | None = None
+        self.copies: list[LabelCopy] = []
+        """Files that must be written before the work begins."""
         self.subject = ""
         """What the results are of, such as the image's name; results are called after it."""
 
@@ -150,6 +152,8 @@ class Algorithm(QgsProcessingAlgorithm):
         # In the background there is another context, whose layers replace those promised while preparing.
         context.setLayersToLoadOnCompletion({**self._to_load, **context.layersToLoadOnCompletion()})
         try:
+            for copy in self.copies:
+                copy.write(feedback)
             result = self.work(self._job, FeedbackProgress(feedback, windows=iface is not None))
         except SpecDeepMapError as error:
             _close_inputs(parameters, context)

@@ -8,6 +8,7 @@ from typing import Any
 from qgis.core import QgsProcessingContext
 
 from specdeepmap.algorithms.base import Algorithm
+from specdeepmap.algorithms.layers import unsaved_layer
 from specdeepmap.algorithms.styles import load_layer
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs import Job, PrepareJob, Result
@@ -46,6 +47,12 @@ class DatasetMaker(Algorithm):
             raise ConfigError(
                 f"SPLIT is given, but DATA_FOLDER {job.data_folder} holds no {_INDEX}. Run the Raster Splitter, or "
                 "take another SPLIT."
+            )
+        edited = unsaved_layer(job.data_folder / _INDEX, context) if job.split == "given" else None
+        if edited is not None:
+            raise ConfigError(
+                f"SPLIT is given, and the layer '{edited.name()}' has edits that are not saved yet: they would not "
+                "count. Save them in QGIS (Save Layer Edits), or undo them."
             )
 
     def finish(self, job: Job, result: Result, context: QgsProcessingContext) -> None:

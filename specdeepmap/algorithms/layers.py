@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Layers: where their data lies, and their classes. Main thread only."""
+"""Layers: where their data lies, and their classes. Main thread only, but for what says otherwise."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
+    QgsFeature,
+    QgsFeatureRequest,
+    QgsFields,
     QgsMapLayer,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
+    QgsProcessingFeedback,
     QgsProcessingUtils,
     QgsProviderRegistry,
     QgsRasterLayer,
     QgsVectorFileWriter,
     QgsVectorLayer,
+    QgsVectorLayerFeatureSource,
 )
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry
-from specdeepmap.core.errors import ConfigError
+from specdeepmap.core.errors import Canceled, ConfigError
 
 
 def raster_source(layer: QgsRasterLayer, parameter: str) -> str:
@@ -36,31 +42,103 @@ def raster_source(layer: QgsRasterLayer, parameter: str) -> str:
     return layer.source() if parts.get("layerName") else _path(parts) or layer.source()
 
 
-def label_source(layer: QgsMapLayer, parameter: str, context: QgsProcessingContext) -> str:
+class LabelCopy:
+    """A file to be made of the features of a layer that cannot be read from its own file as QGIS shows them.
+
+    It is prepared on the main thread, and written in another.
+
+    Args:
+        layer: of vectors.
+        position: of the field that is copied; below 0 where there is none.
+        context: of the run.
+    """
+
+    def __init__(self, layer: QgsVectorLayer, position: int, context: QgsProcessingContext) -> None:
+        self.path = QgsProcessingUtils.generateTempFilename("labels.gpkg")
+        self._name, self._position = layer.name(), position
+        self._features = QgsVectorLayerFeatureSource(layer)  # as they are now, edits and joined fields included
+        self._fields = QgsFields()
+        if position >= 0:
+            self._fields.append(layer.fields().at(position))
+        self._kind, self._crs, self._transforms = layer.wkbType(), layer.crs(), context.transformContext()
+
+    def write(self, feedback: QgsProcessingFeedback) -> None:
+        """Write the file.
+
+        Raises:
+            ConfigError: if that fails.
+            Canceled: if the feedback was canceled.
+        """
+        options = QgsVectorFileWriter.SaveVectorOptions()
+        options.driverName, options.layerName = "GPKG", "labels"
+        options.layerOptions = ["FID=_feature", "GEOMETRY_NAME=_geometry"]  # no field of a user is called so
+        arguments = (self.path, self._fields, self._kind, self._crs, self._transforms, options)
+        writer = QgsVectorFileWriter.create(*arguments)
+        for feature in self._features.getFeatures(QgsFeatureRequest()):
+            if feedback.isCanceled():
+                raise Canceled
+            copied = QgsFeature(self._fields)
+            copied.setGeometry(feature.geometry())
+            if self._position >= 0:
+                copied.setAttribute(0, feature.attribute(self._position))
+            if not writer.addFeature(copied):
+                break
+        if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
+            raise ConfigError(f"The layer '{self._name}' cannot be copied to {self.path}: {writer.errorMessage()}")
+
+
+def label_source(
+    layer: QgsMapLayer, class_field: str, parameter: str, context: QgsProcessingContext
+) -> tuple[str, LabelCopy | None]:
     """Give the GDAL name of a label layer, or the OGR name of a vector layer with layer name and filter.
 
-    Vectors that do not lie in a file, such as those of a memory layer or edits that are not saved yet, are copied to a
-    temporary one.
+    Args:
+        layer: raster or vectors.
+        class_field: name of the field of vectors that is needed; may be empty.
+        parameter: names the layer in messages.
+        context: of the run.
+
+    Returns:
+        The name, and what must be copied to it first: vectors that do not lie in a file, edits that are not saved yet,
+        points of a file that holds polygons, too, and fields that only QGIS knows.
 
     Raises:
-        ConfigError: if the layer is neither, or cannot be copied.
+        ConfigError: if the layer is neither.
     """
     if isinstance(layer, QgsRasterLayer):
-        return raster_source(layer, parameter)
+        return raster_source(layer, parameter), None
     if not isinstance(layer, QgsVectorLayer):
         raise ConfigError(f"{parameter} is the layer '{layer.name()}', which is neither a raster nor vectors.")
-    if layer.providerType() == "ogr" and not layer.isModified():
+    position = layer.fields().lookupField(class_field)
+    if layer.providerType() == "ogr" and not layer.isModified() and _lies_in_file(layer, position):
         parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
-        named = f"|layername={parts['layerName']}" if parts.get("layerName") else ""
-        subset = f"|subset={layer.subsetString()}" if layer.subsetString() else ""
-        return f"{_path(parts)}{named}{subset}"
-    path = QgsProcessingUtils.generateTempFilename("labels.gpkg")
-    options = QgsVectorFileWriter.SaveVectorOptions()
-    options.driverName, options.layerName = "GPKG", "labels"
-    code, text, *_ = QgsVectorFileWriter.writeAsVectorFormatV3(layer, path, context.transformContext(), options)
-    if code != QgsVectorFileWriter.WriterError.NoError:
-        raise ConfigError(f"{parameter}: the layer '{layer.name()}' cannot be copied to a file: {text}")
-    return path
+        if not parts.get("geometryType"):
+            named = f"|layername={parts['layerName']}" if parts.get("layerName") else ""
+            subset = f"|subset={layer.subsetString()}" if layer.subsetString() else ""
+            return f"{_path(parts)}{named}{subset}", None
+    copy = LabelCopy(layer, position, context)
+    return copy.path, copy
+
+
+def _lies_in_file(layer: QgsVectorLayer, position: int) -> bool:
+    """Tell whether a field stands in the layer's file: it is not joined, virtual, or the number of the feature."""
+    fields = layer.fields()
+    if position < 0:
+        return True  # the work itself says that there is none
+    return fields.fieldOrigin(position) == QgsFields.FieldOrigin.OriginProvider and (
+        position not in layer.primaryKeyAttributes()
+    )
+
+
+def unsaved_layer(path: Path, context: QgsProcessingContext) -> QgsVectorLayer | None:
+    """Find a layer of the project that shows a file and has edits that are not saved yet."""
+    project = context.project()
+    for layer in project.mapLayers().values() if project is not None else ():
+        if isinstance(layer, QgsVectorLayer) and layer.isModified() and layer.providerType() == "ogr":
+            shown = _path(QgsProviderRegistry.instance().decodeUri("ogr", layer.source()))
+            if Path(shown).resolve() == path.resolve():
+                return layer
+    return None
 
 
 def _path(parts: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qgis.core import (
+    QgsExpression,
     QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
@@ -97,11 +98,34 @@ def read_value(
             return None  # as batches give outputs that are not wanted; QGIS would expect a layer
         return DESTINATIONS[spec.kind](algorithm, name, parameters, context) or None
     raw = parameters.get(name)
+    if isinstance(raw, QgsProperty) and spec.kind in _PLAIN:
+        raw = _evaluated(name, raw, context)
     if is_unset(raw):
         if field.default is dataclasses.MISSING:
             raise ConfigError(f"{name} is missing; it has no default.")
         return field.default
+    if spec.kind in _PLAIN:
+        return _PLAIN[spec.kind](name, raw)
     return _READERS[spec.kind](algorithm, name, parameters, context)
+
+
+def _evaluated(name: str, given: QgsProperty, context: QgsProcessingContext) -> Any:
+    """Evaluate an expression; QGIS itself would take 0, or the default, for one that is wrong, without a word.
+
+    Raises:
+        ConfigError: if it cannot be evaluated.
+    """
+    value, known = given.value(context.expressionContext())
+    if known:
+        return value
+    if given.propertyType() == QgsProperty.Type.ExpressionBasedProperty:
+        expression = QgsExpression(given.expressionString())
+        expression.evaluate(context.expressionContext())
+        why = (expression.parserErrorString() or expression.evalErrorString()).strip()
+        if not why:
+            return None
+        raise ConfigError(f"{name} is the expression {given.expressionString()}, which cannot be evaluated: {why}")
+    return None
 
 
 def _is_empty(sink: QgsProperty) -> bool:
@@ -286,27 +310,12 @@ def _read_labels(
         raise ConfigError(
             f"{name} is '{parameters.get(name)}', which opens neither as a raster nor as vectors. Does it exist?"
         )
-    return label_source(layer, name, context)
-
-
-def _read_number(
-    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
-) -> int | float:
-    whole = algorithm.parameterDefinition(name).dataType() == QgsProcessingParameterNumber.Type.Integer
-    raw = parameters[name]
-    if isinstance(raw, QgsProperty):
-        read = algorithm.parameterAsInt if whole else algorithm.parameterAsDouble
-        return read(parameters, name, context)
-    return parse_number(name, raw, whole)
-
-
-def _read_flag(
-    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
-) -> bool:
-    raw = parameters[name]
-    if isinstance(raw, QgsProperty):
-        return algorithm.parameterAsBool(parameters, name, context)
-    return read_flag(name, raw)
+    raw = parameters.get("CLASS_FIELD")
+    given = _evaluated("CLASS_FIELD", raw, context) if isinstance(raw, QgsProperty) else raw
+    source, copy = label_source(layer, "" if is_unset(given) else str(given), name, context)
+    if copy is not None:
+        algorithm.copies.append(copy)
+    return source
 
 
 def _read_extent(
@@ -323,13 +332,6 @@ def _read_extent(
     return extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()
 
 
-def _read_text(
-    algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
-) -> str:
-    raw = parameters[name]
-    return algorithm.parameterAsString(parameters, name, context) if isinstance(raw, QgsProperty) else str(raw)
-
-
 def _read_file(
     algorithm: QgsProcessingAlgorithm, name: str, parameters: Mapping[str, Any], context: QgsProcessingContext
 ) -> str:
@@ -339,16 +341,20 @@ def _read_file(
 _READERS: dict[str, Reader] = {
     "raster": _read_raster,
     "labels": _read_labels,
-    "field": _read_text,
     "file": _read_file,
     "folder": _read_file,
-    "integer": _read_number,
-    "number": _read_number,
-    "flag": _read_flag,
-    "choice": _read_text,
-    "text": _read_text,
     "extent": _read_extent,
 }
+
+_PLAIN: dict[str, Callable[[str, Any], Any]] = {
+    "integer": lambda name, raw: parse_number(name, raw, whole=True),
+    "number": lambda name, raw: parse_number(name, raw, whole=False),
+    "flag": read_flag,
+    "choice": lambda name, raw: str(raw),
+    "text": lambda name, raw: str(raw),
+    "field": lambda name, raw: str(raw),
+}
+"""Readers of values that need no QGIS."""
 
 DESTINATIONS: dict[str, Reader] = {
     "folder_out": lambda algorithm, name, parameters, context: algorithm.parameterAsString(parameters, name, context),

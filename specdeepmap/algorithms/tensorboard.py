@@ -65,7 +65,7 @@ class TensorBoardLauncher(Algorithm):
         return None
 
     def _serve(self, job: TensorBoardJob, progress: Progress) -> Result:
-        python = find_job_python(job)
+        python = find_job_python(job, progress)
         if python is None:
             raise EnvironmentMissingError("No Python with TensorBoard was found.")
         server = _Server(job.log_folder.resolve(), Child(job, python))

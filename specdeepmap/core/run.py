@@ -48,7 +48,7 @@ def run(job: Job, progress: Progress) -> Result:
         Canceled: if the progress was canceled.
         SpecDeepMapError: whatever the job met, with a message for the user.
     """
-    python = find_job_python(job)
+    python = find_job_python(job, progress)
     if python is None:
         return run_here(job, progress)
     child = Child(job, python)
@@ -58,13 +58,14 @@ def run(job: Job, progress: Progress) -> Result:
         child.stop()
 
 
-def find_job_python(job: Job) -> Path | None:
+def find_job_python(job: Job, progress: Progress) -> Path | None:
     """Find the interpreter for a job; None where a torch-free job can run in this one.
 
     Raises:
+        Canceled: if the progress was canceled.
         EnvironmentMissingError: if no interpreter has the modules.
     """
-    search = find_python(job.modules)
+    search = find_python(job.modules, check=progress.check)
     if search.python is not None:
         return search.python
     torch_free = set(job.modules) <= set(DATA_MODULES)

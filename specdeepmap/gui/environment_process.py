@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class EnvironmentProcess(QObject):
         self._rest = b""
         self._result: Any = None
         self._error = ""
+        self._canceled = False
 
     @property
     def works(self) -> bool:
@@ -47,7 +49,7 @@ class EnvironmentProcess(QObject):
         if python is None:
             self.ended.emit(None, "QGIS's Python was not found beside QGIS.")
             return
-        self._rest, self._result, self._error = b"", None, ""
+        self._rest, self._result, self._error, self._canceled = b"", None, "", False
         process = QProcess(self)
         settings = QProcessEnvironment()
         for name, value in child_environ().items():
@@ -63,6 +65,7 @@ class EnvironmentProcess(QObject):
         """Ask the command to stop, and make it after a while."""
         process = self._process
         if process is not None:
+            self._canceled = True
             process.closeWriteChannel()
             patience = QTimer(process)  # goes with it
             patience.setSingleShot(True)
@@ -112,9 +115,12 @@ class EnvironmentProcess(QObject):
         process, self._process = self._process, None
         if process is None:
             return
-        canceled = code == 130 or process.exitStatus() == QProcess.ExitStatus.CrashExit
+        died = process.exitStatus() == QProcess.ExitStatus.CrashExit
+        canceled = (self._canceled and died) or code == 130
         if self._result is None and not self._error and not canceled:
             last = bytes(process.readAllStandardError()).decode(errors="replace").strip().splitlines()[-1:]
-            self._error = f"The command ended with exit code {code}. {last[0] if last else ''}".strip()
+            how = "was ended from outside, or crashed; perhaps the memory did not suffice" if died else "failed"
+            number = "signal" if died and os.name != "nt" else "exit code"
+            self._error = f"The command {how} ({number} {code}). {last[0] if last else ''}".strip()
         process.deleteLater()
         self.ended.emit(self._result, self._error)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from osgeo import gdal
 
 from specdeepmap.core.data.labels import names_and_colors
-from tests.helpers import utm, write_raster
+from tests.helpers import Array, utm, write_raster
 
 pytestmark = pytest.mark.qgis
 
@@ -46,7 +47,7 @@ def polygons(qgis: Any) -> Any:
     return layer
 
 
-SIZES = {"TILE_SIZE_X": 32, "TILE_SIZE_Y": 32, "STEP_X": 32, "STEP_Y": 32}
+SIZES = {"TILE_SIZE_X": 32, "TILE_SIZE_Y": 32, "STEP_X": 32, "STEP_Y": 32, "MIN_LABEL_COVERAGE": 0}
 
 
 def image_below(folder: Path) -> Path:
@@ -156,3 +157,107 @@ def test_layers_in_an_archive(qgis: Any, polygons: Any, tmp_path: Path) -> None:
     assert all(layer.isValid() for layer in layers.values())
     values = {**layers, "CLASS_FIELD": "crop", **SIZES, "OUTPUT_FOLDER": str(tmp_path / "out")}
     assert processing.run("specdeepmap:rastersplitter", values)["TILE_COUNT"] == 1
+
+
+def cut(layer: Any, folder: Path, field: str) -> Array:
+    """Cut one chip from an image below the polygons, and give its labels."""
+    import processing
+
+    values = {"IMAGE": str(image_below(folder)), "LABELS": layer, "CLASS_FIELD": field, **SIZES}
+    processing.run("specdeepmap:rastersplitter", {**values, "OUTPUT_FOLDER": str(folder / "out")})
+    labels: Array = gdal.Open(str(folder / "out" / "labels" / "i_tile_0_0.tif")).ReadAsArray()
+    return labels
+
+
+def test_polygons_that_were_just_drawn_or_pasted(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    """They have no number of a feature yet, or that of the copied one, which a GeoPackage would refuse."""
+    from qgis.core import QgsFeature, QgsGeometry, QgsRectangle, QgsVectorLayerUtils
+
+    layer = saved(polygons, tmp_path / "fields.gpkg")
+    layer.startEditing()
+    pasted = QgsFeature(next(layer.getFeatures()))
+    middle = QgsGeometry.fromRect(QgsRectangle(400100, 5800000 - 320, 400140, 5800000))
+    layer.addFeature(QgsVectorLayerUtils.createFeature(layer, middle, {1: "barley"}))
+    pasted.setGeometry(QgsGeometry.fromRect(QgsRectangle(400140, 5800000 - 320, 400160, 5800000)))
+    layer.addFeature(pasted)
+    labels = cut(layer, tmp_path, "crop")
+    assert set(np.unique(labels)) == {0, 1, 2, 3}
+    assert (labels[:, 10:14] == 1).all(), "barley comes first in the alphabet"
+    assert (labels[:, 14:16] == labels[0, 0]).all() and not labels[:, 16:24].any()
+
+
+@pytest.mark.parametrize("name", ["fid", "FID", "geom", "_fid"])
+@pytest.mark.parametrize("kind", ["integer", "double"])
+def test_class_fields_whose_names_a_geopackage_keeps_for_itself(
+    qgis: Any, tmp_path: Path, name: str, kind: str
+) -> None:
+    from qgis.core import QgsFeature, QgsGeometry, QgsRectangle, QgsVectorLayer
+
+    layer = QgsVectorLayer(
+        f"Polygon?crs=EPSG:32633&field={name}:{kind}&field=cls:integer&field=CLS:string", "m", "memory"
+    )
+    for column, value in enumerate((7, 7, 9)):
+        feature = QgsFeature(layer.fields())
+        feature.setAttributes([value, 1, "x"])
+        x, y = 400000 + 100 * column, 5800000
+        feature.setGeometry(QgsGeometry.fromRect(QgsRectangle(x, y - 320, x + 100, y)))
+        layer.dataProvider().addFeature(feature)
+    labels = cut(layer, tmp_path, name)
+    assert (labels[:, :20] == 7).all() and (labels[:, 20:30] == 9).all()
+
+
+def test_fields_that_only_qgis_knows(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    from qgis.core import QgsField
+    from qgis.PyQt.QtCore import QMetaType
+
+    layer = saved(polygons, tmp_path / "fields.gpkg")
+    layer.addExpressionField("if(\"crop\" = 'wheat', 5, 4)", QgsField("code", QMetaType.Type.Int))
+    (tmp_path / "a").mkdir()
+    labels = cut(layer, tmp_path / "a", "code")
+    assert (labels[:, :8] == 4).all() and (labels[:, 24:] == 5).all()
+    (tmp_path / "b").mkdir()
+    labels = cut(layer, tmp_path / "b", "fid")
+    assert set(np.unique(labels)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("kind", "found"), [("Point", {0, 1}), ("Polygon", {0, 2})])
+def test_a_file_with_points_and_polygons(qgis: Any, tmp_path: Path, kind: str, found: set[int]) -> None:
+    """QGIS shows such a file as two layers."""
+    from qgis.core import QgsVectorLayer
+
+    def feature(kind: str, coordinates: Any, value: int) -> dict[str, Any]:
+        return {
+            "type": "Feature",
+            "properties": {"cls": value},
+            "geometry": {"type": kind, "coordinates": coordinates},
+        }
+
+    square = [[400000, 5799840], [400160, 5799840], [400160, 5800000], [400000, 5800000], [400000, 5799840]]
+    features = [feature("Point", [400305, 5799995], 1), feature("Polygon", [square], 2)]
+    crs = {"type": "name", "properties": {"name": "EPSG:32633"}}
+    text = json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})
+    (tmp_path / "both.geojson").write_text(text, encoding="utf-8")
+    layer = QgsVectorLayer(f"{tmp_path / 'both.geojson'}|geometrytype={kind}", "both", "ogr")
+    assert layer.isValid() and layer.featureCount() == 1
+    assert set(np.unique(cut(layer, tmp_path, "cls"))) == found
+
+
+def test_edits_of_the_tile_index_must_be_saved(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    import processing
+    from qgis.core import QgsProcessingException, QgsProject, QgsVectorLayer
+
+    cut(polygons, tmp_path, "crop")
+    index = QgsVectorLayer(str(tmp_path / "out" / "tiles.gpkg"), "Chips of i", "ogr")
+    QgsProject.instance().addMapLayer(index)
+    try:
+        index.startEditing()
+        position = index.fields().lookupField("split")
+        index.changeAttributeValue(next(index.getFeatures()).id(), position, "train")
+        values = {"DATA_FOLDER": str(tmp_path / "out"), "SPLIT": "given"}
+        with pytest.raises(QgsProcessingException, match="'Chips of i' has edits that are not saved yet"):
+            processing.run("specdeepmap:datasetmaker", values)
+        assert index.commitChanges()
+        found = processing.run("specdeepmap:datasetmaker", values)
+        assert len(Path(found["TRAIN_CSV"]).read_text(encoding="utf-8").splitlines()) == 2
+    finally:
+        QgsProject.instance().removeMapLayer(index)

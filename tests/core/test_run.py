@@ -147,7 +147,7 @@ def test_no_interpreter(tmp_path: Path, striped: Path, monkeypatch: pytest.Monke
     for part in ("No Python with PyTorch", str(tmp_path / "no python"), 'environment" install', VARIABLE):
         assert part in str(caught.value)
     with pytest.raises(EnvironmentMissingError):
-        find_job_python(TensorBoardJob(log_folder=tmp_path))
+        find_job_python(TensorBoardJob(log_folder=tmp_path), Recorder())
     assert isinstance(run(tile_job(tmp_path), Recorder()), TileResult)  # in place
     assert not list(scratch.iterdir())
 

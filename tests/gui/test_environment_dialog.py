@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +87,14 @@ def test_cancel_takes_less_than_two_seconds_and_qgis_never_waits(window: Any) ->
     assert percentile(lateness.stop(), 99) < 0.1
     wait(lambda: not window.process.works, 60)
     assert window.status["state"] in ("half", "none")
+
+
+def test_a_command_that_dies_is_told(window: Any) -> None:
+    window.copy.click()
+    wait(lambda: window.process.works and window.process._process.processId(), 30)
+    os.kill(window.process._process.processId(), signal.SIGKILL)
+    wait(lambda: "was ended from outside, or crashed" in window.log.toPlainText(), 30)
+    wait(lambda: not window.process.works, 60)
 
 
 def test_a_chosen_python_is_checked(window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,11 @@ class Installation:
             return self.examine()
         if self._base is None:
             raise EnvironmentMissingError("QGIS's Python was not found, so that no environment can be made from it.")
+        if self._is_foreign():
+            raise EnvironmentMissingError(
+                f"{self.folder} holds files of others, and was left as it is. Name an empty folder, or one that does "
+                "not exist yet."
+            )
         if self.state == "outdated" and not self._same_python():
             progress.info("It was made from another Python; it is made anew.")
             self.remove(progress)
@@ -100,7 +105,7 @@ class Installation:
         build = choose_build(build, has_card)
         if self.state == "none":
             self._check_space(build)  # of a half installed one, part is there
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         self.log.write_text("", encoding="utf-8")
         (self.folder / STAMP).unlink(missing_ok=True)
         progress.report(0.0, "Making the environment")
@@ -134,21 +139,24 @@ class Installation:
         return self.install(progress, build)
 
     def remove(self, progress: Progress) -> None:
-        """Remove it.
+        """Remove it. Of a link to a folder elsewhere, such as one on a larger disk, the empty folder stays.
 
         Raises:
             EnvironmentMissingError: if the folder is no venv, or files are in use.
         """
         if not self.folder.exists():
             return
-        if self._contents() and not (self.folder / "pyvenv.cfg").is_file():
+        if self._is_foreign():
             raise EnvironmentMissingError(
                 f"{self.folder} is not an environment that was made here, and was left as it is."
             )
         progress.info(f"Removing {self.folder}")
         (self.folder / STAMP).unlink(missing_ok=True)  # a half removed one must not pass for whole
         try:
-            shutil.rmtree(self.folder)
+            for path in self.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if not self.folder.is_symlink():
+                self.folder.rmdir()
         except OSError as error:
             raise EnvironmentMissingError(
                 f"{self.folder} could not be removed ({error.strerror}: {error.filename}). Close what uses it, "
@@ -158,6 +166,26 @@ class Installation:
     def _contents(self) -> set[str]:
         """Name what lies in the folder, besides the log."""
         return {path.name for path in self.folder.iterdir()} - {LOG} if self.folder.is_dir() else set()
+
+    def _is_foreign(self) -> bool:
+        """Tell whether the folder holds files and is no venv; one that was begun may be made of folders only."""
+        if not self._contents() or (self.folder / "pyvenv.cfg").is_file():
+            return False
+        return any(not path.is_dir() for path in self.folder.rglob("*") if path.name != LOG)
+
+    def _make_folder(self) -> None:
+        """Make the folder, where it is not there.
+
+        Raises:
+            EnvironmentMissingError: if that is not possible.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            where = f", a link to {self.folder.readlink()}" if self.folder.is_symlink() else ""
+            raise EnvironmentMissingError(
+                f"{self.folder}{where}, cannot be made ({error.strerror}). Is its disk there, and may you write to it?"
+            ) from error
 
     def _wanted(self) -> str:
         """Give what the stamp of a whole environment says: a venv does not outlive its Python."""
@@ -185,7 +213,8 @@ class Installation:
             )
 
     def _make_venv(self, packages: Packages, progress: Progress) -> None:
-        code, said = packages.run([str(self._base), "-m", "venv", "--system-site-packages", str(self.folder)], progress)
+        folder = str(self.folder.resolve())  # venv takes no link
+        code, said = packages.run([str(self._base), "-m", "venv", "--system-site-packages", folder], progress)
         if code == 0:
             return
         if "ensurepip" in said:

@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 VARIABLE = "SPECDEEPMAP_PYTHON"
@@ -39,6 +41,12 @@ _PROBE = (
     "import importlib.util as u, json, sys; "
     "sys.stdout.write(json.dumps([m for m in sys.argv[1:] if u.find_spec(m) is None]))"
 )
+
+
+_PROBE_SECONDS = 60
+_POLL_SECONDS = 0.2
+
+Probe = Callable[[Path, Sequence[str]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -154,28 +162,64 @@ def child_environ(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return kept
 
 
-def missing_modules(python: Path, modules: Sequence[str]) -> tuple[str, ...]:
+def missing_modules(python: Path, modules: Sequence[str], check: Callable[[], None] | None = None) -> tuple[str, ...]:
     """Ask an interpreter which modules it lacks; it looks for them and imports none.
+
+    Args:
+        python: the interpreter; on a slow disk it may take its time.
+        modules: that are needed.
+        check: is called while it is waited for, and may raise to give up.
 
     Raises:
         OSError: if it cannot be started, or is no Python.
     """
     command = [str(python), "-X", "utf8", "-c", _PROBE, *modules]
-    try:
-        answer = subprocess.run(  # noqa: S603
-            command, env=child_environ(), capture_output=True, text=True, timeout=60, check=True
-        )
-        return tuple(json.loads(answer.stdout))
-    except (subprocess.SubprocessError, ValueError) as error:
-        raise OSError(f"it does not answer as a Python ({type(error).__name__})") from error
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=child_environ(), text=True, **pipes) as process:  # type: ignore[call-overload]  # noqa: S603
+        try:
+            return tuple(json.loads(_answer(process, check)))
+        except (subprocess.SubprocessError, ValueError) as error:
+            raise OSError(f"it does not answer as a Python ({type(error).__name__})") from error
+        finally:
+            process.kill()
+
+
+def _answer(process: subprocess.Popen[str], check: Callable[[], None] | None) -> str:
+    """Wait for what a process says until its end.
+
+    Raises:
+        subprocess.SubprocessError: if it takes too long, or fails.
+    """
+    end = time.monotonic() + _PROBE_SECONDS
+    while True:
+        try:
+            text = process.communicate(timeout=_POLL_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > end:
+                raise
+            if check is not None:
+                check()
+            continue
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+        return text
 
 
 def find_python(
     modules: Sequence[str],
     paths: Sequence[Path] | None = None,
-    probe: Callable[[Path, Sequence[str]], tuple[str, ...]] = missing_modules,
+    probe: Probe | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Search:
-    """Find the first interpreter that has every module."""
+    """Find the first interpreter that has every module.
+
+    Args:
+        modules: that are needed.
+        paths: of the interpreters to ask; those of this computer where not given.
+        probe: asks one of them.
+        check: is called while one is waited for, and may raise to give up.
+    """
+    probe = probe or partial(missing_modules, check=check)
     looked_at: list[tuple[Path, tuple[str, ...]]] = []
     for path in candidates() if paths is None else paths:
         try:

@@ -184,7 +184,25 @@ def test_remove(make: Make, tmp_path: Path) -> None:
     (precious / "thesis.txt").touch()
     with pytest.raises(EnvironmentMissingError, match="left as it is"):
         Installation(precious).remove(Recorder())
-    assert (precious / "thesis.txt").exists()
+    with pytest.raises(EnvironmentMissingError, match="holds files of others"):
+        Installation(precious, requirements=environment.requirements, python=BASE).install(Recorder(), "ordinary")
+    assert [path.name for path in precious.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_on_another_disk_behind_a_link(make: Make, tmp_path: Path) -> None:
+    elsewhere, environment = tmp_path / "large disk", make()
+    environment.folder.parent.mkdir(parents=True)
+    environment.folder.symlink_to(elsewhere)
+    with pytest.raises(EnvironmentMissingError, match=r"a link to .*large disk, cannot be made .* Is its disk there"):
+        environment.install(Recorder(), "ordinary")
+    elsewhere.mkdir()
+    environment.install(Recorder(), "ordinary")
+    assert environment.state == "ready" and (elsewhere / STAMP).is_file()
+    environment.repair(Recorder(), "ordinary")
+    assert environment.state == "ready" and environment.folder.is_symlink()
+    environment.remove(Recorder())
+    assert environment.state == "none" and environment.folder.readlink() == elsewhere
+    assert not list(elsewhere.iterdir())
 
 
 def test_a_folder_in_use_cannot_be_removed_and_is_half_then(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

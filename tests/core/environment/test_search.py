@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from specdeepmap.core.environment.search import (
     own_python,
     profile_environment,
 )
+from specdeepmap.core.errors import Canceled
 
 NO_MODULE = "no_module_of_this_name"
 
@@ -166,6 +168,21 @@ def test_what_cannot_be_started_or_is_no_python_has_a_reason(tmp_path: Path) -> 
     no_python.chmod(0o755)
     with pytest.raises(OSError, match="does not answer as a Python"):
         missing_modules(no_python, ("json",))
+
+
+def test_a_python_that_does_not_answer_can_be_canceled(tmp_path: Path) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 30\n", encoding="utf-8")
+    slow.chmod(0o755)
+    began = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - began > 0.5:
+            raise Canceled
+
+    with pytest.raises(Canceled):
+        find_python(("json",), [slow], check=check)
+    assert time.monotonic() - began < 2
 
 
 def test_find_python_takes_the_first_that_has_all_and_gives_reasons_for_the_others() -> None:
