@@ -11,6 +11,7 @@ from typing import Any
 
 from processing.gui.wrappers import DIALOG_MODELER, WidgetWrapper, WidgetWrapperFactory, dialogTypes
 from qgis.core import (
+    Qgis,
     QgsProcessingContext,
     QgsProcessingModelChildParameterSource,
     QgsProcessingOutputString,
@@ -23,6 +24,8 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import QComboBox, QCompleter, QLabel
+
+_STATIC = Qgis.ProcessingModelChildParameterSource.StaticValue
 
 
 class _OwnWidgetWrapper(WidgetWrapper):
@@ -62,7 +65,7 @@ class ChoiceWidgetWrapper(_OwnWidgetWrapper):
     def setValue(self, value: Any) -> None:
         """Show a value."""
         if value is not None:
-            self.setComboValue(value)
+            _show(self, value)
 
     def value(self) -> Any:
         """Give the name, or the model value, that is chosen."""
@@ -88,7 +91,7 @@ class SuggestionWidgetWrapper(_OwnWidgetWrapper):
     def setValue(self, value: Any) -> None:
         """Show a value."""
         if value is not None:
-            self.setComboValue(value)
+            _show(self, value)
 
     def value(self) -> Any:
         """Give the text, or the model value, that stands in the field."""
@@ -119,7 +122,7 @@ class FieldWidgetWrapper(_OwnWidgetWrapper):
 
     def setValue(self, value: Any) -> None:
         """Show a value."""
-        self.widget.setCurrentText("") if value is None else self.setComboValue(value)
+        self.widget.setCurrentText("") if value is None else _show(self, value)
 
     def value(self) -> Any:
         """Give the field, or the model value, that stands in the list; None where it is empty."""
@@ -135,10 +138,14 @@ class FieldWidgetWrapper(_OwnWidgetWrapper):
         context.setProject(QgsProject.instance())  # layers are named by their id there
         layer = QgsProcessingUtils.mapLayerFromString(str(value), context) if value else None
         names = [field.name() for field in layer.fields()] if isinstance(layer, QgsVectorLayer) else []
-        before = self.widget.currentText()
-        self.widget.clear()
-        self.widget.addItems(names)
-        self.widget.setCurrentText(before if before in names else "")
+        combo, before = self.widget, self.widget.currentText()
+        entries = ((combo.itemText(index), combo.itemData(index)) for index in range(combo.count()))
+        of_model = [(text, data) for text, data in entries if isinstance(data, QgsProcessingModelChildParameterSource)]
+        combo.clear()
+        combo.addItems(names)
+        for text, data in of_model:
+            combo.addItem(text, data)
+        combo.setCurrentText(before if combo.findText(before) >= 0 else "")
 
 
 def _offer_model_values(wrapper: WidgetWrapper, combo: QComboBox) -> None:
@@ -148,4 +155,34 @@ def _offer_model_values(wrapper: WidgetWrapper, combo: QComboBox) -> None:
     kinds = [QgsProcessingParameterEnum, QgsProcessingParameterString]
     for source in wrapper.dialog.getAvailableValuesOfType(kinds, [QgsProcessingOutputString]):
         if isinstance(source, QgsProcessingModelChildParameterSource):
-            combo.addItem(wrapper.dialog.resolveValueDescription(source), source)
+            given = wrapper.dialog.model.parameterDefinition(source.parameterName())
+            if not isinstance(given, QgsProcessingParameterEnum) or given.usesStaticStrings():  # others give numbers
+                combo.addItem(wrapper.dialog.resolveValueDescription(source), source)
+
+
+def _show(wrapper: WidgetWrapper, value: Any) -> None:
+    """Show a value; one that is not offered gets an entry of its own.
+
+    An expression of a model must not be lost, and what does not exist is refused when the algorithm is to run.
+    """
+    combo: QComboBox = wrapper.widget
+    if isinstance(value, QgsProcessingModelChildParameterSource) and value.source() == _STATIC:
+        value = value.staticValue()
+    index = next((index for index in range(combo.count()) if combo.itemData(index) == value), -1)
+    if index < 0 and combo.isEditable() and not isinstance(value, QgsProcessingModelChildParameterSource):
+        combo.setEditText(str(value))
+        return
+    if index < 0:
+        combo.addItem(_described(wrapper, value), value)
+        index = combo.count() - 1
+    combo.setCurrentIndex(index)
+
+
+def _described(wrapper: WidgetWrapper, value: Any) -> str:
+    """Say what a value is."""
+    if not isinstance(value, QgsProcessingModelChildParameterSource):
+        return str(value)
+    if value.source() == Qgis.ProcessingModelChildParameterSource.Expression:
+        return f"expression: {value.expression()}"
+    described = wrapper.dialog.resolveValueDescription(value)
+    return described if isinstance(described, str) else "a value of the model"

@@ -268,12 +268,13 @@ def test_modeler_offers_the_models_inputs_for_choices_and_texts(qgis: Any) -> No
         QgsProcessingModelParameter("network"),
     )
     model.addModelParameter(Text("encoder", "Which encoder"), QgsProcessingModelParameter("encoder"))
+    model.addModelParameter(Enum("number", "Gives 0, 1 or 2", ["a", "b", "c"]), QgsProcessingModelParameter("number"))
     dialog = ModelerParametersDialog(create("trainer"), model)
     wrappers = dialog.widget.widget.wrappers
     for parameter, text in (("ARCHITECTURE", "Which network"), ("BACKBONE", "Which encoder")):
         combo = wrappers[parameter].widget
         index = combo.findText(text)
-        assert index >= 0, parameter
+        assert index >= 0 and combo.findText("Gives 0, 1 or 2") < 0, parameter
         combo.setCurrentIndex(index)
     child = dialog.createAlgorithm()
     dialog.close()
@@ -284,6 +285,38 @@ def test_modeler_offers_the_models_inputs_for_choices_and_texts(qgis: Any) -> No
     assert again.widget.widget.wrappers["ARCHITECTURE"].widget.currentText() == "Which network"
     assert again.widget.widget.wrappers["BACKBONE"].widget.currentText() == "Which encoder"
     again.close()
+
+
+def test_the_modeler_keeps_expressions_that_it_does_not_offer(qgis: Any) -> None:
+    from processing.modeler.ModelerParametersDialog import ModelerParametersDialog
+    from qgis.core import QgsProcessingModelAlgorithm, QgsProcessingModelChildAlgorithm
+    from qgis.core import QgsProcessingModelChildParameterSource as Source
+
+    given = {
+        "trainer": {"ARCHITECTURE": "if(1 > 2, 'segformer', 'unet')", "BACKBONE": "'resnet' || 18", "EPOCHS": "2 * 3"},
+        "rastersplitter": {"CLASS_FIELD": "'cls'", "EDGES": "'drop'"},
+    }
+    for name, values in given.items():
+        model, child = QgsProcessingModelAlgorithm(), QgsProcessingModelChildAlgorithm(f"specdeepmap:{name}")
+        child.setChildId("step")
+        for parameter, text in values.items():
+            child.addParameterSources(parameter, [Source.fromExpression(text)])
+        model.addChildAlgorithm(child)
+        dialog = ModelerParametersDialog(create(name), model, "step")
+        again = dialog.createAlgorithm().parameterSources()
+        dialog.close()
+        assert {parameter: again[parameter] for parameter in values} == {
+            parameter: [Source.fromExpression(text)] for parameter, text in values.items()
+        }
+
+
+def test_what_does_not_exist_is_refused_and_not_replaced(open_dialog: Callable[[str], Any]) -> None:
+    """Pasted settings may have been written by hand."""
+    dialog = open_dialog("mapper")
+    dialog.setParameters({"DEVICE": "cuda", "MATCH_BANDS": "wavelengths"})
+    wrappers = dialog.mainWidget().wrappers
+    assert [wrappers[name].widget.currentText() for name in ("DEVICE", "MATCH_BANDS")] == ["cuda", "wavelengths"]
+    assert not dialog.createProcessingParameters(), "QGIS says which value is wrong, and runs nothing"
 
 
 # Runs
