@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from specdeepmap.core.errors import ConfigError
 from tests.desktop import CHIPS, NAMES, Chain
 from tests.helpers import write_raster
 
@@ -275,6 +276,51 @@ def test_values_that_are_not_known_yet_are_not_judged(
     assert complaint(algorithm("datasetmaker"), wrong)
     later = QgsProperty.fromExpression("10")
     assert complaint(algorithm("datasetmaker"), {**wrong, "VALIDATION_PERCENT": later}) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "wanted"),
+    [
+        ("TILE_SIZE_X", "16 * 2", 32),
+        ("TILE_SIZE_X", "NULL", 256),
+        ("TILE_SIZE_X", "@not_there", 256),
+        ("TILE_SIZE_X", "32.7", "TILE_SIZE_X is '32.7'"),
+        ("TILE_SIZE_X", "3x2", "TILE_SIZE_X is the expression 3x2, which cannot be evaluated: "),
+        ("TILE_SIZE_X", "nonsense(", "cannot be evaluated: "),
+        ("NODATA", "NULL", None),
+        ("NODATA", "-9999", -9999),
+        ("ZERO_AS", "NULL", None),
+        ("EDGES", "'dr' || 'op'", "drop"),
+        ("EDGES", "NULL", "pad"),
+    ],
+)
+def test_what_an_expression_gives_counts_and_no_other_value(
+    algorithm: Callable[[str], Any], tmp_path: Path, name: str, expression: str, wanted: Any
+) -> None:
+    """QGIS itself would take 0, or the default, for what cannot be evaluated."""
+    from qgis.core import QgsProcessingContext, QgsProcessingException, QgsProperty
+
+    image = write_raster(tmp_path / "i.tif", np.ones((2, 8, 8), np.uint16))
+    labels = write_raster(tmp_path / "l.tif", np.ones((8, 8), np.uint8))
+    values = {"IMAGE": str(image), "LABELS": str(labels), "OUTPUT_FOLDER": str(tmp_path / "out")}
+    values[name] = QgsProperty.fromExpression(expression)
+    context, splitter = QgsProcessingContext(), algorithm("rastersplitter")
+    splitter.initAlgorithm()
+    try:
+        found = getattr(splitter.job(values, context), name.lower())
+    except (ConfigError, QgsProcessingException) as error:
+        assert isinstance(wanted, str) and wanted in str(error)
+    else:
+        assert found == wanted
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("no", False), ("true", True), (0, False), (None, True)])
+def test_a_flag_as_a_property(algorithm: Callable[[str], Any], chain: Chain, given: Any, wanted: bool) -> None:
+    from qgis.core import QgsProcessingContext, QgsProperty
+
+    maker = algorithm("datasetmaker")
+    values = {"DATA_FOLDER": str(chain.data), "STATISTICS": QgsProperty.fromValue(given)}
+    assert maker.job(values, QgsProcessingContext()).statistics is wanted
 
 
 def test_a_model_whose_steps_have_no_input_yet_runs(qgis: Any, chain: Chain, tmp_path: Path) -> None:
