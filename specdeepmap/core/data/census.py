@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair, Dataset
-from specdeepmap.core.data.labels import check_one_band, check_values, names_and_colors
+from specdeepmap.core.data.labels import names_and_colors, read_label_chip
 from specdeepmap.core.data.parallel import in_threads
 from specdeepmap.core.data.raster import Grid, Raster, damage_told
 from specdeepmap.core.errors import DatasetError
@@ -91,11 +91,7 @@ def _systems(pairs: Sequence[ChipPair]) -> dict[str, str]:
 
 def _read_label_chip(path: Path) -> _LabelChip:
     raster = Raster.open(path, georeference="INTERNAL")
-    check_one_band(raster, "DATA_FOLDER: the label chip")
-    values, valid = raster.read(raster.whole)
-    check_values(values[0][valid[0]], f"DATA_FOLDER: the label chip {path}")
-    labels = np.where(valid[0], values[0], UNLABELLED).astype(np.uint8)
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = np.bincount(read_label_chip(raster, "DATA_FOLDER: the label chip").ravel(), minlength=256)
     counts[UNLABELLED] = 0
     with damage_told(str(path)):
         transform = raster.dataset.GetGeoTransform(can_return_null=True) or Raster.open(path).grid.transform

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.classes import ClassEntry, ClassTable, color
+from specdeepmap.core.data.labels import read_label_chip
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import write_table
@@ -114,7 +115,8 @@ class Dataset:
         found = np.zeros(256, np.int64)
         for pair in pairs:
             raster = Raster.open(pair.label, georeference="NONE")
-            found += np.bincount(self.classes.encode(raster.read(raster.whole)[0][0]).ravel(), minlength=256)
+            labels = read_label_chip(raster, "DATASET_FOLDER: the label chip")
+            found += np.bincount(self.classes.encode(labels).ravel(), minlength=256)
         return found[: len(self.classes)]
 
     @property

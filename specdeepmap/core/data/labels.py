@@ -205,6 +205,23 @@ def check_one_band(raster: Raster, what: str) -> None:
         )
 
 
+def read_label_chip(raster: Raster, what: str) -> NDArray[np.uint8]:
+    """Read the class values ``(rows, columns)`` of a label chip; 0 where it has no data.
+
+    Args:
+        raster: the chip.
+        what: names it in messages.
+
+    Raises:
+        DatasetError: if it has several bands, or a value is no class id.
+        RasterError: if it is damaged.
+    """
+    check_one_band(raster, what)
+    values, valid = raster.read(raster.whole)
+    check_values(values[0][valid[0]], f"{what} {raster.name}")
+    return np.where(valid[0], values[0], UNLABELLED).astype(np.uint8)
+
+
 def names_and_colors(dataset: gdal.Dataset, values: set[int] | None = None) -> tuple[dict[int, str], dict[int, str]]:
     """Read class names and colours by class value, from a raster's attribute table, categories and colour table.
 

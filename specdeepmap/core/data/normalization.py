@@ -54,6 +54,11 @@ class Normalization(Record):
         with np.errstate(over="ignore", divide="ignore"):
             return (1.0 / (self.scale * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The mean of each band divided by its standard deviation: where the value 0 lies, with its sign turned."""
+        return tuple(mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
     @classmethod
     def none(cls, count: int, scale: float = 1.0, bad: tuple[bool, ...] = ()) -> Normalization:
         """Give the normalization that only scales."""

@@ -115,7 +115,7 @@ class TrainJob(Job):
         "flag",
         "Augmentation",
         "Flip and turn image and mask together, by chance, in each epoch; the advanced parameters add more. Default: "
-        "yes. Switch it off where direction matters.",
+        "yes. Switch it off where direction matters; the others are off then, too.",
         True,
     )
     augment_rotation: float = ask(
@@ -383,3 +383,8 @@ class TrainJob(Job):
             "cutout": self.augment_cutout / 100,
         }
         return {name: strength for name, strength in strengths.items() if strength and self.augmentation}
+
+    def unused_augmentations(self) -> list[str]:
+        """Name the parameters of augmentations that are set while augmentation is off."""
+        names = [name for name in self.to_json() if name.startswith("augment_") and getattr(self, name)]
+        return [] if self.augmentation else [name.upper() for name in names]

@@ -6,7 +6,7 @@ Builders import torch inside, so that dialogs need none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,13 +25,14 @@ class Augmentation:
 
     Attributes:
         title: for dialogs.
-        build: makes it from its strength. It takes normalised images ``(N, C, H, W)`` float32, class indices
-            ``(N, H, W)`` uint8 and a random generator of the processor, and gives new images and labels.
+        build: makes it from its strength, and the mean of each band divided by its standard deviation. It takes
+            normalised images ``(N, C, H, W)`` float32, class indices ``(N, H, W)`` uint8 and a random generator of the
+            processor, and gives new images and labels.
         source: where it was published.
     """
 
     title: str
-    build: Callable[[float], Augment]
+    build: Callable[[float, Sequence[float]], Augment]
     source: str = ""
 
 
@@ -51,43 +52,43 @@ class Chain:
 # Functions of a module, bound by partial: unlike closures, they can be pickled.
 
 
-def _flips_and_turns(_: float) -> Augment:
+def _flips_and_turns(_: float, __: Sequence[float]) -> Augment:
     from specdeepmap.core.learn.distortions import flip_and_turn
 
     return flip_and_turn
 
 
-def _rotation(strength: float) -> Augment:
+def _rotation(strength: float, _: Sequence[float]) -> Augment:
     from specdeepmap.core.learn.distortions import rotate
 
     return partial(rotate, degrees=strength)
 
 
-def _scale(strength: float) -> Augment:
+def _scale(strength: float, _: Sequence[float]) -> Augment:
     from specdeepmap.core.learn.distortions import rescale
 
     return partial(rescale, change=strength)
 
 
-def _gain(strength: float) -> Augment:
+def _gain(strength: float, levels: Sequence[float]) -> Augment:
     from specdeepmap.core.learn.distortions import change_gain
 
-    return partial(change_gain, deviation=strength)
+    return partial(change_gain, deviation=strength, levels=tuple(levels))
 
 
-def _noise(strength: float) -> Augment:
+def _noise(strength: float, _: Sequence[float]) -> Augment:
     from specdeepmap.core.learn.distortions import add_noise
 
     return partial(add_noise, deviation=strength)
 
 
-def _band_drop(strength: float) -> Augment:
+def _band_drop(strength: float, _: Sequence[float]) -> Augment:
     from specdeepmap.core.learn.distortions import drop_bands
 
     return partial(drop_bands, share=strength)
 
 
-def _cutout(strength: float) -> Augment:
+def _cutout(strength: float, _: Sequence[float]) -> Augment:
     from specdeepmap.core.learn.distortions import cut_out
 
     return partial(cut_out, share=strength)
@@ -106,8 +107,12 @@ AUGMENTATIONS = {
 noise and gain, where it is a standard deviation. Flips and turns have none."""
 
 
-def build_augmenter(strengths: Mapping[str, float]) -> Chain:
+def build_augmenter(strengths: Mapping[str, float], levels: Sequence[float]) -> Chain:
     """Chain the augmentations that have a strength above 0, in the order of ``AUGMENTATIONS``.
+
+    Args:
+        strengths: by name.
+        levels: mean of each band in training, divided by its standard deviation, as ``Normalization.levels``.
 
     Raises:
         ConfigError: if there is no augmentation of a name.
@@ -117,4 +122,4 @@ def build_augmenter(strengths: Mapping[str, float]) -> Chain:
             known = ", ".join(AUGMENTATIONS)
             raise ConfigError(f"There is no augmentation '{name}'.{nearest(name, AUGMENTATIONS)} It can be: {known}.")
     wanted = [(name, entry) for name, entry in AUGMENTATIONS.items() if strengths.get(name, 0) > 0]
-    return Chain(tuple(entry.build(strengths[name]) for name, entry in wanted))
+    return Chain(tuple(entry.build(strengths[name], levels) for name, entry in wanted))

@@ -7,6 +7,7 @@ classifier of single pixels has learnt nothing from the pixels' surroundings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,8 @@ class LinearClassifier:
 
     Args:
         classes: how many.
-        keep: values of pixels that stay in memory at most, for what learns from single ones.
+        keep: values of pixels that stay in memory, about, for what learns from single ones. Where ``PIXELS`` pixels
+            have more, an even share of each class of each chip is kept, so that none of them is missing.
     """
 
     def __init__(self, classes: int, keep: int = 0) -> None:
@@ -121,9 +123,11 @@ class LinearClassifier:
 
         Means and scatter are merged as by Chan, Golub & LeVeque 1979, stable in float64.
         """
-        if pixels.size <= self._keep:
-            self._keep -= pixels.size
-            self._kept.append((np.array(pixels, np.float32, order="C"), np.array(indices, np.uint8)))
+        if self._keep:
+            share = min(self._keep / (PIXELS * pixels.shape[1]), 1.0)
+            found = (np.flatnonzero(indices == index) for index in np.unique(indices))
+            some = np.sort(np.concatenate([_spread(places, math.ceil(share * len(places))) for places in found]))
+            self._kept.append((np.array(pixels[some], np.float32, order="C"), np.array(indices[some], np.uint8)))
         values = _plain(pixels)
         if self._means is None or self._scatter is None:
             bands = values.shape[1]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 KEY = "specdeepmap"
 SCHEDULE_KEY = "specdeepmap_schedule"
 OTHERS_KEY = "specdeepmap_others"
+WARNINGS_KEY = "specdeepmap_warnings"
 """Where a checkpoint to go on from keeps the state of the learning-rate schedule, and the names of earlier trainings'
 checkpoints in its folder."""
 

@@ -11,6 +11,7 @@ drawn on the processor wherever the chips lie, so that a seed means the same on 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -77,16 +78,22 @@ def add_noise(images: Tensor, labels: Tensor, random: Generator, deviation: floa
     return images.index_copy(0, chosen, picked + deviation * noise * (picked != 0)), labels
 
 
-def change_gain(images: Tensor, labels: Tensor, random: Generator, deviation: float) -> Batch:
-    """Multiply each band by a factor, and all bands of a chip by another.
+def change_gain(images: Tensor, labels: Tensor, random: Generator, deviation: float, levels: Sequence[float]) -> Batch:
+    """Multiply each band's values, as they were before normalisation, by a factor, and all bands of a chip by another.
 
     The logarithms of the factors are Gaussian, with mean 0 and the standard deviation: factors are positive.
+
+    Args:
+        images, labels, random: as for all.
+        deviation: of the logarithms.
+        levels: mean of each band in training, divided by its standard deviation: what normalisation took away.
     """
     count, bands = images.shape[:2]
     exponents = torch.randn(count, bands, generator=random) + torch.randn(count, 1, generator=random)
     exponents[~_drawn(random, count)] = 0
-    factors = (deviation * exponents).exp()
-    return images * factors.to(images.device)[:, :, None, None], labels
+    factors = (deviation * exponents).exp().to(images.device)[:, :, None, None]
+    away = torch.tensor(levels, dtype=images.dtype, device=images.device)[:, None, None]
+    return (images * factors + (factors - 1) * away) * (images != 0), labels
 
 
 def drop_bands(images: Tensor, labels: Tensor, random: Generator, share: float) -> Batch:

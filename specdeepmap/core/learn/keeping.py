@@ -197,6 +197,11 @@ class Checkpoints(Callback):
         return (self._kept[0].path, self._kept[0].iou) if self._kept else None
 
     @property
+    def strays(self) -> list[str]:
+        """Names of checkpoints in the folder that this training neither keeps nor found there."""
+        return sorted(find_checkpoints(self._folder) - self._others - {kept.path.stem for kept in self._kept})
+
+    @property
     def last(self) -> Path:
         """The checkpoint of the last epoch."""
         return self._folder / LAST_NAME

@@ -56,6 +56,12 @@ class Pixelwise(nn.Module):
             self.register_buffer(f"bias{number}", torch.zeros(leaving))
         self.register_buffer("learnt", torch.zeros(()))
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which classes it has learnt."""
+        offsets = self.get_buffer("bias2")
+        return np.asarray(((self.learnt > 0) & (offsets > -UNKNOWN)).cpu().numpy(), np.bool_)
+
     def first(self, images: Tensor) -> Tensor:
         """Combine the bands ``(N, C, H, W)``."""
         return functional.conv2d(images, self.get_buffer("weight0"), self.get_buffer("bias0"))

@@ -61,11 +61,13 @@ class Watcher:
     Args:
         circumstances: of the training.
         names: of the classes, for what is said.
+        said: kinds of warnings that were said before an interruption.
     """
 
-    def __init__(self, circumstances: Circumstances, names: Sequence[str] = ()) -> None:
+    def __init__(self, circumstances: Circumstances, names: Sequence[str] = (), said: Sequence[str] = ()) -> None:
         self._about, self._names = circumstances, tuple(names)
-        self._said: set[str] = set()
+        self.said = set(said)
+        """Kinds of warnings that were said."""
         self._collapsed = 0
         self._first_loss = math.inf
         self._recent: deque[float] = deque(maxlen=FLAT_EPOCHS)
@@ -124,9 +126,9 @@ class Watcher:
         )
 
     def _say(self, kind: str, happened: str, facts: EpochFacts) -> list[str]:
-        if kind in self._said:
+        if kind in self.said:
             return []
-        self._said.add(kind)
+        self.said.add(kind)
         causes = possible_causes(kind, self._about, facts.scores)
         if len(causes) == 1:
             return [f"{happened} {causes[0]}"]

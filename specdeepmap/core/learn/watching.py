@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from lightning import Callback, Trainer
 
+from specdeepmap.core.learn.checkpoint import WARNINGS_KEY
 from specdeepmap.core.learn.segmenter import Segmenter
 from specdeepmap.core.learn.watch import EpochFacts, Watcher
 from specdeepmap.core.progress import Progress
@@ -24,8 +28,17 @@ class Warnings:
     def say(self, *texts: str) -> None:
         """Warn."""
         for text in texts:
-            self.said.append(text)
+            self._remember(text)
             self._progress.warning(text)
+
+    def recall(self, texts: Sequence[str]) -> None:
+        """Remember what was said before an interruption."""
+        for text in texts:
+            self._remember(text)
+
+    def _remember(self, text: str) -> None:
+        if text not in self.said:
+            self.said.append(text)
 
 
 class Watching(Callback):
@@ -49,3 +62,7 @@ class Watching(Callback):
             labelled=bool(train.scores.matrix.any()),
         )
         self._warnings.say(*self._watcher.look(facts))
+
+    def on_save_checkpoint(self, trainer: Trainer, segmenter: Segmenter, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Note in the last checkpoint what was said, for the report of a training that goes on from it."""
+        checkpoint[WARNINGS_KEY] = {"texts": list(self._warnings.said), "kinds": sorted(self._watcher.said)}

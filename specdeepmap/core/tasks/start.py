@@ -25,6 +25,7 @@ from specdeepmap.core.learn.callbacks import Row, read_history
 from specdeepmap.core.learn.checkpoint import (
     OTHERS_KEY,
     SCHEDULE_KEY,
+    WARNINGS_KEY,
     ModelCard,
     load_checkpoint,
     parse_checkpoint,
@@ -61,6 +62,7 @@ class Interrupted:
         rows: one per epoch.
         optimizer, schedule: their states.
         others: names of the checkpoints that lay in its folder before.
+        warnings, kinds: what it warned of.
     """
 
     card: ModelCard
@@ -68,6 +70,8 @@ class Interrupted:
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     others: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -289,7 +293,7 @@ class Beginning:
         content = read_tensors(path, "RESUME:")
         card, state = parse_checkpoint(content, path, "RESUME:")
         optimizers, schedule = content.get("optimizer_states"), content.get(SCHEDULE_KEY)
-        others = content.get(OTHERS_KEY, [])
+        others, said = content.get(OTHERS_KEY, []), content.get(WARNINGS_KEY, {})
         whole = isinstance(optimizers, list) and isinstance(schedule, dict) and isinstance(others, list)
         if not optimizers or not whole:
             raise CheckpointError(f"RESUME: {path} holds no state to go on from. Train without RESUME.")
@@ -311,7 +315,8 @@ class Beginning:
         if frozen:
             network.freeze_encoder(first_layer=frozen == ALL)
         self.progress.info(f"RESUME: going on after epoch {done} of the run in {folder}.")
-        interrupted = Interrupted(card, rows, optimizers[0], schedule, tuple(map(str, others)))
+        texts, kinds = (_texts(said, part) for part in ("texts", "kinds"))
+        interrupted = Interrupted(card, rows, optimizers[0], schedule, tuple(map(str, others)), texts, kinds)
         why = str(card.settings.get("architecture_reason", ""))
         return Start(
             network,
@@ -348,6 +353,12 @@ class Beginning:
                     f"RESUME: {name.upper()} is {value} now and was {card.settings[name]}; the numbers will differ "
                     "from those of a run without interruption."
                 )
+
+
+def _texts(said: Any, part: str) -> tuple[str, ...]:
+    """Read a list of texts from a checkpoint, which others may have written; an earlier version wrote none."""
+    found = said.get(part, []) if isinstance(said, dict) else []
+    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
 
 
 def same_classes(model: ClassTable, dataset: ClassTable) -> bool:

@@ -61,9 +61,12 @@ _KEPT_VALUES = 50_000_000
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train a network, keep its best checkpoints and write down how it went."""
     while True:
+        folders = None
         try:
             with ExitStack() as claims:
-                return _Training(job, progress, claims).run()
+                training = _Training(job, progress, claims)
+                folders = training.folders
+                return training.run()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -81,6 +84,8 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
                 ) from error
         progress.warning(f"The memory does not suffice for BATCH_SIZE {job.batch_size}; starting again with {half}.")
         job = replace(job, batch_size=half)
+        if folders is not None:  # those that were made for it are used, not left behind
+            job = replace(job, model_folder=folders.models, log_folder=folders.logs)
 
 
 class _Training:
@@ -90,6 +95,9 @@ class _Training:
         job: the parameters.
         progress: is told.
         claims: keeps others from the model folder as long as it is open.
+
+    Attributes:
+        folders: where it writes.
     """
 
     def __init__(self, job: TrainJob, progress: Progress, claims: ExitStack) -> None:
@@ -103,7 +111,7 @@ class _Training:
                 "Classes have other names in the label chips than in the summary (summary / chips): "
                 f"{first_few(renamed)}. Were chips cut again since? Then run the Dataset Maker again."
             )
-        self._hardware = _choose_hardware(job)
+        self._hardware = _choose_hardware(job, len(self._dataset.chips["validation"]))
         self._first = is_first_process()
         known = job.model_folder if job.model_folder is not None and job.model_folder.is_dir() else None
         if self._first and known is not None:  # what a resumed training goes on from must not change while it is read
@@ -112,10 +120,12 @@ class _Training:
         self._chip = Raster.open(self._dataset.chips["train"][0].image)
         beginning = Beginning(job, self._dataset, self._chip, int(self._dataset.counts[0].sum()), progress)
         self._start: Start = beginning.start()
+        if self._start.interrupted:
+            self._warnings.recall(self._start.interrupted.warnings)
         # Only now: what is wrong with the parameters has been found, and no empty folder is left behind for it.
-        self._folders = make_folders(job) if self._first else known_folders(job)
+        self.folders = make_folders(job) if self._first else known_folders(job)
         if self._first and known is None:
-            claim_models(self._folders.models, claims)
+            claim_models(self.folders.models, claims)
         self._chips = self._load_chips()
 
     def run(self) -> TrainResult:
@@ -128,18 +138,24 @@ class _Training:
         circumstances = self._circumstances(segmenter, baselines)
         self._tell(segmenter)
         self._warnings.say(*warnings_before(circumstances))
-        interrupted, models = self._start.interrupted, self._folders.models
+        interrupted, models = self._start.interrupted, self.folders.models
         rows = interrupted.rows if interrupted else ()
         others = interrupted.others if interrupted else find_checkpoints(models)
         journal = Journal(models / "history.csv", progress, job.epochs, rows)
         writer = Writer()
         checkpoints = Checkpoints(models, journal, job.save_top_k, writer, others)
         callbacks: list[lightning.Callback] = [Steering(progress, job.epochs), journal]
-        callbacks.append(Watching(Watcher(circumstances, self._dataset.classes.names), self._warnings))
+        kinds = interrupted.kinds if interrupted else ()
+        callbacks.append(Watching(Watcher(circumstances, self._dataset.classes.names, kinds), self._warnings))
         if job.early_stopping and self._validates:
             callbacks.append(Patience(journal, job.patience))
         callbacks += [checkpoints, Gallery(self._shown, self._hardware, job.epochs)]
         if self._first:
+            if interrupted is not None and checkpoints.strays:
+                progress.info(
+                    f"MODEL_FOLDER {models} holds checkpoints of epochs after the interruption, which are trained "
+                    f"again: {first_few(checkpoints.strays)}. What is not replaced then can be deleted."
+                )
             if interrupted is None and checkpoints.last.is_file():
                 self._warnings.say(
                     f"MODEL_FOLDER {models} holds an earlier training. Its best checkpoints stay; its last checkpoint, "
@@ -154,7 +170,7 @@ class _Training:
             job.epochs,
             job.gradient_clip,
             self._validates,
-            self._folders.logs,
+            self.folders.logs,
             writer,
             callbacks,
         )
@@ -173,7 +189,7 @@ class _Training:
             best_val_iou=iou,
             epochs_trained=len(journal.rows),
             history_csv=journal.path,
-            log_folder=self._folders.logs,
+            log_folder=self.folders.logs,
             model_folder=models,
             report=models / REPORT_NAME,
         )
@@ -218,7 +234,8 @@ class _Training:
         job, start = self._job, self._start
         recipe = Recipe(job.optimizer, self._rate, job.weight_decay, job.scheduler, job.seed, job.unfreeze_epoch)
         network = start.network.to(memory_format=torch.channels_last)
-        augment = build_augmenter(job.augmentations()) if job.augmentations() else None
+        strengths, levels = job.augmentations(), start.normalization.levels
+        augment = build_augmenter(strengths, levels) if strengths else None
         return Segmenter(network, self._card(), LOSSES[job.loss].build(self._class_weights), recipe, augment)
 
     def _find_rate(self, segmenter: Segmenter) -> None:
@@ -257,7 +274,15 @@ class _Training:
         if start.new_head and isinstance(model, SpectralNetwork) and model.start_from(gathered, not start.anew):
             self._progress.info("The network starts as the linear discriminant of the training pixels.")
         if isinstance(model, SpectralNetwork) and gathered.sample is not None and (gathered.counts > 0).sum() > 1:
-            self._learn_pixels(model, *gathered.sample)
+            lost = model.segmentation_head.pixelwise.known & (gathered.counts == 0)
+            if lost.any():
+                names = [name for name, gone in zip(self._dataset.classes.names, lost, strict=True) if gone]
+                self._warnings.say(
+                    f"INIT_CHECKPOINT: no training chip holds {first_few(names)}, which the model knows. Its "
+                    "pixelwise member stays as it is, and the rest of the network will forget the class by and by."
+                )
+            else:
+                self._learn_pixels(model, *gathered.sample)
         return gathered
 
     def _learn_pixels(self, model: SpectralNetwork, pixels: NDArray[np.float32], indices: NDArray[np.uint8]) -> None:
@@ -346,6 +371,8 @@ class _Training:
             used = class_weights(dataset.weights, job.class_weight_power).tolist()
             pairs = zip(dataset.classes.names, used, strict=True)
             progress.info("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")
+        if job.unused_augmentations():
+            self._warnings.say(f"AUGMENTATION is off: {', '.join(job.unused_augmentations())} without effect.")
         if not self._validates or not dataset.counts[1].any():
             lack = "The validation chips hold no labelled pixel" if self._validates else "There are no validation chips"
             self._warnings.say(f"{lack}: the last epoch counts as the best, and EARLY_STOPPING has no effect.")
@@ -361,21 +388,21 @@ class _Training:
         if scores is not None and baselines is not None:
             said = verdict(scores, baselines, bool(card.backbone))
             self._warnings.say(*([said] if said else []))
-        row = journal.best or journal.rows[-1]
+        earlier = self._start.interrupted.rows if self._start.interrupted else ()
         story = TrainingStory(
             card=card,
             rows=journal.rows,
             best=scores,
-            best_epoch=int(row["epoch"]),
+            best_epoch=int(card.metrics["epoch"] or 0),
             baselines=baselines,
-            seconds=time.monotonic() - self._started,
+            seconds=time.monotonic() - self._started + sum(row["seconds"] for row in earlier),
             warnings=self._warnings.said,
             examples=[png_bytes(picture) for picture in show(segmenter.network, self._shown, card, self._hardware)],
             checkpoint=best.name,
             chips={name: len(pairs) for name, pairs in self._dataset.chips.items()},
             pixels=self._dataset.counts,
         )
-        write_whole(self._folders.models / REPORT_NAME, lambda part: write_report(part, story))
+        write_whole(self.folders.models / REPORT_NAME, lambda part: write_report(part, story))
 
 
 def class_weights(table: Sequence[float], power: float) -> torch.Tensor:
@@ -409,8 +436,12 @@ def _open_dataset(job: TrainJob) -> Dataset:
     return dataset
 
 
-def _choose_hardware(job: TrainJob) -> Hardware:
+def _choose_hardware(job: TrainJob, validation_chips: int) -> Hardware:
     """Choose what to train on.
+
+    Args:
+        job: the parameters.
+        validation_chips: how many there are.
 
     Raises:
         DeviceError: if there are fewer GPUs than wanted.
@@ -426,4 +457,9 @@ def _choose_hardware(job: TrainJob) -> Hardware:
     name = next((name for name, wanted in alone.items() if wanted), "")
     if processes > 1 and name:
         raise ConfigError(f"{name} works on one device only. Set DEVICES to 1, or leave {name} out.")
+    if 0 < validation_chips < processes:
+        raise ConfigError(
+            f"DEVICES: {processes} processes would train, and there are only {validation_chips} validation chips; each "
+            f"needs one. Set DEVICES to {validation_chips}, or move chips to the validation set (Dataset Maker)."
+        )
     return Hardware(device, choose_precision(job.precision, device), processes // nodes, nodes)

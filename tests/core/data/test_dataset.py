@@ -154,6 +154,16 @@ def test_the_counts_of_the_summary_come_back_by_set_and_class(tmp_path: Path) ->
         read_counts(path)
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [("i2", -9999), ("f4", -1.5), ("u1", 0)])
+def test_labels_are_counted_where_the_summary_does_not(tmp_path: Path, dtype: str, nodata: float) -> None:
+    labels = np.array([[1, 3, 3, nodata, 0]]).astype(dtype)
+    for kind, values in (("images", np.ones((2, 1, 5), np.uint8)), ("labels", labels)):
+        write_raster(tmp_path / kind / "a.tif", values, nodata=nodata if kind == "labels" else None)
+    (tmp_path / "train_files.csv").write_text("image,mask\nimages/a.tif,labels/a.tif\n")
+    (tmp_path / "Summary_train_val.csv").write_text("Class ID,Class Train Weight,Scaler\n3.0,2,None\n1.0,0.5,None\n")
+    assert Dataset.open(tmp_path).counts.tolist() == [[1, 2], [0, 0], [0, 0]]
+
+
 def test_a_dataset_with_the_mandatory_columns_only(tmp_path: Path) -> None:
     made = chips(tmp_path, "a", "b")
     (tmp_path / "train_files.csv").write_text("image,mask\nimages/a.tif,labels/a.tif\n")

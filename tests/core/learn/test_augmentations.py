@@ -29,6 +29,7 @@ STRENGTHS = {
     "cutout": 0.4,
 }
 SPECTRAL = ("gain", "noise", "band_drop")
+LEVELS = (0.0,) * 6
 SHAPES = ((16, 16), (12, 21), (21, 12))
 
 Batch = tuple[Tensor, Tensor]
@@ -57,8 +58,9 @@ def batch(count: int = 8, bands: int = 6, height: int = 16, width: int = 16, gap
     return images, labels
 
 
-def apply(name: str, given: Batch, seed: int = 1) -> Batch:
-    return build_augmenter({name: STRENGTHS[name]})(*given, Generator().manual_seed(seed))
+def apply(name: str, given: Batch, seed: int = 1, level: float = 0.0) -> Batch:
+    levels = (level,) * given[0].shape[1]
+    return build_augmenter({name: STRENGTHS[name]}, levels)(*given, Generator().manual_seed(seed))
 
 
 def alike(first: Tensor, second: Tensor) -> list[bool]:
@@ -122,7 +124,7 @@ def test_same_seed_same_changes(name: str) -> None:
 
 @names
 def test_draws_go_on_from_batch_to_batch(name: str) -> None:
-    augment, random = build_augmenter({name: STRENGTHS[name]}), Generator().manual_seed(1)
+    augment, random = build_augmenter({name: STRENGTHS[name]}, LEVELS), Generator().manual_seed(1)
     assert not torch.equal(augment(*batch(), random)[0], augment(*batch(), random)[0])
 
 
@@ -244,10 +246,24 @@ def test_gain_is_one_factor_per_band_around_one_for_the_chip() -> None:
     assert logs.mean(dim=1).std().item() == pytest.approx(deviation * math.sqrt(1 + 1 / 5), rel=0.15)
 
 
+def test_gain_is_one_of_the_values_before_normalisation() -> None:
+    """Values from which the mean was taken hardly change by a factor; more light shifts the mean itself."""
+    images, labels = batch(count=400, bands=5, height=4, width=4)
+    mean, std = 3000.0, 300.0
+    changed, _ = apply("gain", (images, labels), level=mean / std)
+    missing = images == 0
+    assert torch.equal(changed == 0, missing)
+    factors = (changed * std + mean) / (images * std + mean)
+    first = factors.masked_fill(missing, torch.nan).flatten(2).nanmedian(dim=2).values[:, :, None, None]
+    assert ((factors - first).abs().masked_fill(missing, 0) < 1e-4)[:, :-1].all()
+    logs = first[:, :-1, 0, 0].log()[[not same for same in alike(changed, images)]]
+    assert logs.std().item() == pytest.approx(STRENGTHS["gain"] * math.sqrt(2), rel=0.15)
+
+
 @pytest.mark.parametrize(("share", "counts"), [(0.05, {0, 1}), (0.5, {3}), (0.4, {2, 3}), (1.0, {5})])
 def test_band_drop_keeps_to_its_share_and_leaves_a_band(share: float, counts: set[int]) -> None:
     images, labels = batch(count=300, bands=6, gaps=False)
-    changed, _ = build_augmenter({"band_drop": share})(images, labels, Generator().manual_seed(2))
+    changed, _ = build_augmenter({"band_drop": share}, LEVELS)(images, labels, Generator().manual_seed(2))
     gone = (changed == 0).flatten(2).all(dim=2)
     assert torch.equal(changed[~gone], images[~gone])
     dropped = gone.sum(dim=1)
@@ -260,7 +276,7 @@ def test_band_drop_keeps_to_its_share_and_leaves_a_band(share: float, counts: se
 @pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
 def test_cutout_hides_one_rectangle_within_its_share(share: float, shape: tuple[int, int]) -> None:
     images, labels = ramp(200, *shape, along_rows=True)
-    changed, moved = build_augmenter({"cutout": share})(images, labels, Generator().manual_seed(2))
+    changed, moved = build_augmenter({"cutout": share}, LEVELS)(images, labels, Generator().manual_seed(2))
     hidden = moved == IGNORE_INDEX
     assert torch.equal(hidden, (changed == 0).all(dim=1))
     assert torch.equal(moved[~hidden], labels[~hidden])
@@ -275,28 +291,28 @@ def test_cutout_hides_one_rectangle_within_its_share(share: float, shape: tuple[
 
 
 def test_chain_keeps_the_fixed_order_and_leaves_out_what_has_no_strength() -> None:
-    chain = build_augmenter({"cutout": 0.3, "noise": 0.0, "scale": 0.2, "flips_and_turns": 1})
+    chain = build_augmenter({"cutout": 0.3, "noise": 0.0, "scale": 0.2, "flips_and_turns": 1}, LEVELS)
     assert [step.__class__.__name__ for step in chain.steps] == ["function", "partial", "partial"]
     by_hand, random = batch(), Generator().manual_seed(5)
     for name, strength in (("flips_and_turns", 1), ("scale", 0.2), ("cutout", 0.3)):
-        by_hand = AUGMENTATIONS[name].build(strength)(*by_hand, random)
+        by_hand = AUGMENTATIONS[name].build(strength, LEVELS)(*by_hand, random)
     chained = chain(*batch(), Generator().manual_seed(5))
     assert torch.equal(chained[0], by_hand[0]) and torch.equal(chained[1], by_hand[1])
 
 
 def test_chain_of_nothing_changes_nothing() -> None:
     images, labels = batch()
-    changed, moved = build_augmenter({"rotation": 0.0})(images, labels, Generator())
+    changed, moved = build_augmenter({"rotation": 0.0}, LEVELS)(images, labels, Generator())
     assert torch.equal(changed, images) and torch.equal(moved, labels)
 
 
 def test_unknown_augmentation_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="rotation"):
-        build_augmenter({"rotations": 3.0})
+        build_augmenter({"rotations": 3.0}, LEVELS)
 
 
 def test_chain_reaches_the_processes_of_a_loader() -> None:
-    chain = build_augmenter(STRENGTHS)
+    chain = build_augmenter(STRENGTHS, LEVELS)
     copy = pickle.loads(pickle.dumps(chain))  # noqa: S301 - our own bytes
     first, second = (each(*batch(), Generator().manual_seed(4)) for each in (chain, copy))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])

@@ -233,3 +233,23 @@ def test_moments_are_those_of_all_pixels(random: np.random.Generator) -> None:
     mean, covariance = classifier.moments()
     np.testing.assert_allclose(mean, pixels.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(covariance, np.cov(pixels.T.astype(np.float64), bias=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [10**9, 60_000, 500])
+def test_the_sample_lacks_no_class_whatever_its_size(keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rare class in the last chip would never be predicted by what learns from the sample."""
+    monkeypatch.setattr(baselines, "PIXELS", 4000)
+    random = np.random.default_rng(0)
+    classes = [np.repeat(np.uint8(number % 2), 400) for number in range(10)]
+    classes[-1] = np.concatenate([classes[-1][:390], np.full(10, 2, np.uint8)])
+    chips = [(random.normal(size=(30, 20, 20)).astype(np.float32), indices.reshape(20, 20)) for indices in classes]
+    counts = np.bincount(np.concatenate(classes))
+    gathered = gather_pixels(chips, counts, keep=keep)
+    assert gathered.sample is not None
+    pixels, indices = gathered.sample
+    kept = np.bincount(indices, minlength=3)
+    assert pixels.shape == (len(indices), 30) and (kept > 0).all()
+    assert pixels.size <= keep + 30 * 10 * 3, "but for rounding up, of each class in each chip"
+    if keep == 10**9:
+        assert np.array_equal(kept, gathered.counts)
+        assert np.array_equal(pixels, np.concatenate([image.reshape(30, -1).T for image, _ in chips]))

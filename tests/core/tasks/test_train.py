@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import getpass
 import html
+import json
 import math
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -614,3 +616,27 @@ def test_an_earlier_training_is_whole_until_the_first_epoch_has_ended(striped: P
     again = train(striped, tmp_path, told, architecture=SMALL, epochs=1)
     assert any("holds an earlier training" in text and "set RESUME" in text for text in told.warnings)
     assert resumed.best_checkpoint.is_file() and len(history(again.history_csv)) == 1
+
+
+def test_halving_leaves_no_folder_behind(striped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried = Segmenter.training_step, []
+
+    def fail_once(*arguments: Any) -> Any:
+        tried.append(1)
+        if len(tried) == 1:
+            raise OUT_OF_MEMORY[0]
+        return real(*arguments)
+
+    dataset = Path(shutil.copytree(striped, tmp_path / "dataset"))
+    monkeypatch.setattr(Segmenter, "training_step", fail_once)
+    places = {"model_folder": None, "log_folder": None}
+    result = train(dataset, tmp_path, batch_size=4, epochs=1, halve_batch_size=True, **places)
+    (folder,) = (dataset / "runs").iterdir()
+    assert result.model_folder == folder / "models"
+    assert json.loads((folder / "models" / "job.json").read_text(encoding="utf-8"))["batch_size"] == 2
+
+
+def test_augmentations_that_are_switched_off_are_told(striped: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    train(striped, tmp_path, progress, epochs=1, augmentation=False, augment_noise=0.1, augment_cutout=5)
+    assert "AUGMENTATION is off: AUGMENT_NOISE, AUGMENT_CUTOUT without effect." in progress.warnings

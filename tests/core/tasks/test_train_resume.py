@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,7 +18,7 @@ import torch
 from specdeepmap.core.environment import VARIABLE
 from specdeepmap.core.errors import Canceled, CheckpointError, ChildError, ConfigError, DatasetError
 from specdeepmap.core.jobs import TrainResult
-from specdeepmap.core.learn.checkpoint import SCHEDULE_KEY, load_checkpoint
+from specdeepmap.core.learn.checkpoint import SCHEDULE_KEY, WARNINGS_KEY, load_checkpoint
 from specdeepmap.core.learn.options import SCHEDULERS
 from specdeepmap.core.run import run
 from tests.chips import SMALL, Impatient, curve, dataset_of, history, stripes, train, train_job
@@ -311,3 +312,27 @@ def test_one_cycle_keeps_its_number_of_epochs(shared_out: Path, tmp_path: Path) 
     train(shared_out, tmp_path, scheduler="one_cycle", epochs=1, architecture=SMALL)
     with pytest.raises(ConfigError, match=r"RESUME: EPOCHS is 4, but .* has 1\. Set it to that"):
         resume(shared_out, tmp_path, scheduler="one_cycle", epochs=4)
+
+
+def test_the_report_tells_of_the_whole_training(shared_out: Path, half: Path) -> None:
+    models = half / "models"
+    last = models / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    assert content[WARNINGS_KEY] == {"texts": content[WARNINGS_KEY]["texts"], "kinds": []}
+    content[WARNINGS_KEY] = {"texts": ["The network had collapsed."], "kinds": ["collapse"]}
+    torch.save(content, last)
+    rows = (models / "history.csv").read_text(encoding="utf-8").splitlines()
+    rows[1:] = [",".join([*row.split(",")[:-1], "3600"]) for row in rows[1:]]
+    (models / "history.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (best,) = models.glob("0*.ckpt")
+    best.rename(half / "moved.ckpt")
+    stray = models / "00004-val_iou_0.1234.ckpt"
+    shutil.copy(half / "moved.ckpt", stray)
+    progress = Recorder()
+    result = train(shared_out, half, progress, architecture=SMALL, epochs=EPOCHS, resume=True)
+    page = result.report.read_text(encoding="utf-8")
+    assert "The network had collapsed." in page
+    assert re.search(r"for 5 epochs in 2(\.\d+)? h", page), re.findall(r"epochs in [^.]*", page)
+    assert any("trained again: " in text and stray.stem in text for text in progress.infos) and stray.is_file()
+    number = int(result.best_checkpoint.name.split("-")[0]) + 1
+    assert re.search(rf"best epoch is number\D*{number}\b", page), re.findall("best epoch[^.]*", page)

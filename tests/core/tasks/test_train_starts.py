@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from osgeo import gdal
 from torch import Tensor
 
 from specdeepmap.core.data.dataset import Dataset
@@ -364,3 +365,24 @@ def test_no_filters_are_given_to_a_bad_band(tmp_path: Path, monkeypatch: pytest.
     )
     train(folder, tmp_path / "out", pretrained_weights="imagenet", backbone="resnet18", epochs=1)
     assert given == [(490.0, 560.0, 655.0, None)]
+
+
+def test_a_class_that_the_chips_lack_is_not_lost_at_once(tmp_path: Path) -> None:
+    """The pixelwise member would be learnt anew, and never say the class again."""
+    parts = {"train_percent": 67.0, "validation_percent": 33.0}
+    image, labels = stripes(96, 96)
+    whole = dataset_of(tmp_path / "whole", image, labels, **parts)
+    model = train(whole, tmp_path / "a", architecture="spectral", epochs=2).best_checkpoint
+    names = {pair.name for pair in Dataset.open(whole).chips["train"]}
+    rare = max(Dataset.open(whole).classes.values)
+    for chip in (whole / "labels").glob("*.tif"):
+        if chip.stem in names:
+            raster = gdal.Open(str(chip), gdal.GA_Update)
+            values = raster.ReadAsArray()
+            raster.WriteArray(np.where(values == rare, 0, values))
+            raster = None
+    progress = Recorder()
+    result = train(whole, tmp_path / "b", progress, init_checkpoint=model, epochs=1, **STILL)
+    before, after = state_of(model), state_of(result.last_checkpoint)
+    assert not {name for name in changed(before, after) if ".pixelwise." in name}
+    assert any(f"no training chip holds class {rare}, which the model knows" in text for text in progress.warnings)

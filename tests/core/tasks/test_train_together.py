@@ -156,3 +156,13 @@ def test_more_gpus_than_there_are(striped: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DeviceError, match=r"DEVICES is 2, but this computer has 1 GPU"):
         train(striped, tmp_path, devices=2, device="auto")
+
+
+def test_more_processes_than_validation_chips(tmp_path: Path) -> None:
+    """One of them would have nothing to validate, and all would end with an error of PyTorch's."""
+    image, labels = stripes(96, 96)
+    folder = dataset_of(tmp_path, image, labels, train_percent=89.0, validation_percent=11.0)
+    assert len(Dataset.open(folder).chips["validation"]) == 1
+    with pytest.raises(ConfigError, match=r"DEVICES: 2 processes .* only 1 validation chips.*Set DEVICES to 1"):
+        train(folder, tmp_path, devices=2)
+    assert not (tmp_path / "models").exists()
