@@ -61,11 +61,10 @@ _KEPT_VALUES = 50_000_000
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train a network, keep its best checkpoints and write down how it went."""
     while True:
-        folders = None
+        training = None
         try:
             with ExitStack() as claims:
                 training = _Training(job, progress, claims)
-                folders = training.folders
                 return training.run()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -84,8 +83,9 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
                 ) from error
         progress.warning(f"The memory does not suffice for BATCH_SIZE {job.batch_size}; starting again with {half}.")
         job = replace(job, batch_size=half)
-        if folders is not None:  # those that were made for it are used, not left behind
-            job = replace(job, model_folder=folders.models, log_folder=folders.logs)
+        if training is not None:  # the folders that were made for it are used, not left behind
+            job = replace(job, model_folder=training.folders.models, log_folder=training.folders.logs)
+        training = None  # its memory is needed
 
 
 class _Training:
