@@ -627,7 +627,7 @@ def test_halving_leaves_no_folder_behind(striped: Path, tmp_path: Path, monkeypa
             raise OUT_OF_MEMORY[0]
         return real(*arguments)
 
-    dataset = Path(shutil.copytree(striped, tmp_path / "dataset"))
+    dataset = Path(shutil.copytree(striped, tmp_path / "dataset", ignore=shutil.ignore_patterns("runs")))
     monkeypatch.setattr(Segmenter, "training_step", fail_once)
     places = {"model_folder": None, "log_folder": None}
     result = train(dataset, tmp_path, batch_size=4, epochs=1, halve_batch_size=True, **places)
