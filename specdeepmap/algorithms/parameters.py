@@ -350,9 +350,7 @@ _PLAIN: dict[str, Callable[[str, Any], Any]] = {
     "integer": lambda name, raw: parse_number(name, raw, whole=True),
     "number": lambda name, raw: parse_number(name, raw, whole=False),
     "flag": read_flag,
-    "choice": lambda name, raw: str(raw),
-    "text": lambda name, raw: str(raw),
-    "field": lambda name, raw: str(raw),
+    **dict.fromkeys(("choice", "text", "field"), lambda name, raw: str(raw)),
 }
 """Readers of values that need no QGIS."""
 

@@ -13,6 +13,7 @@ import pytest
 from osgeo import gdal
 
 from specdeepmap.core.data.labels import names_and_colors
+from specdeepmap.core.errors import Canceled
 from tests.helpers import Array, utm, write_raster
 
 pytestmark = pytest.mark.qgis
@@ -261,3 +262,14 @@ def test_edits_of_the_tile_index_must_be_saved(qgis: Any, polygons: Any, tmp_pat
         assert len(Path(found["TRAIN_CSV"]).read_text(encoding="utf-8").splitlines()) == 2
     finally:
         QgsProject.instance().removeMapLayer(index)
+
+
+def test_a_cancel_is_heard_while_a_layer_is_copied(qgis: Any, polygons: Any) -> None:
+    from qgis.core import QgsProcessingContext, QgsProcessingFeedback
+
+    from specdeepmap.algorithms.layers import LabelCopy
+
+    feedback = QgsProcessingFeedback()
+    feedback.cancel()
+    with pytest.raises(Canceled):
+        LabelCopy(polygons, 0, QgsProcessingContext()).write(feedback)
