@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from osgeo import gdal
@@ -34,7 +35,7 @@ from table import OUT  # noqa: E402
 
 from specdeepmap.core.data.dataset import CSV_NAMES, Dataset, find_pairs, read_pairs, write_pairs  # noqa: E402
 from specdeepmap.core.data.tileindex import write_splits  # noqa: E402
-from specdeepmap.core.jobs import EvaluateJob, PrepareJob, TileJob, TrainJob  # noqa: E402
+from specdeepmap.core.jobs import EvaluateJob, PrepareJob, TileJob, TrainJob, TrainResult  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402
 from specdeepmap.core.record import parse_number  # noqa: E402
 from specdeepmap.core.staging import write_whole  # noqa: E402
@@ -78,7 +79,7 @@ class Figure:
         method: network or classifier.
         seed: of everything that is drawn.
         settings: of the trainer, where they are not the defaults.
-        values: of each measure.
+        values: of each measure; of a network also the best mean IoU on the validation chips, to choose settings by.
         seconds: that it took.
         commit: of the project, on which it was measured.
     """
@@ -107,15 +108,14 @@ class Book:
         known = json.loads(path.read_text(encoding="utf-8")) if going_on and path.is_file() else []
         self._figures = [figure for figure in (Figure(**entry) for entry in known) if figure.settings == self._settings]
 
-    def measure(self, task: str, method: str, run: Callable[[int], object], seeds: Sequence[int]) -> None:
-        """Run a method with each seed that is not known; what it gives has all measures. Print mean and spread."""
+    def measure(self, task: str, method: str, run: Callable[[int], dict[str, float]], seeds: Sequence[int]) -> None:
+        """Run a method with each seed that is not known; it gives all measures. Print mean and spread."""
         if method not in self._wanted:
             return
         for seed in seeds:
             if not self._known(task, method, seed):
                 started = time.monotonic()
-                result = run(seed)
-                values = {name: float(getattr(result, name)) for name in MEASURES}
+                values = run(seed)
                 seconds = time.monotonic() - started
                 self._figures.append(Figure(task, method, seed, self._settings, values, seconds, commit()))
                 self._write()
@@ -217,19 +217,26 @@ def measure(
         train, test = (Pixels.of(found, dataset.classes, dataset.statistics) for found in (pairs, read_pairs(table)))
         count = len(dataset.classes)
         for name in CLASSIFIERS:
-            book.measure(task, name, lambda seed, name=name: score(name, train, test, count, seed)[0], seeds)
+            book.measure(task, name, lambda seed, name=name: measures(score(name, train, test, count, seed)[0]), seeds)
     every = mix(scene, labels, place, about)
     table = every / CSV_NAMES["test"]
     book.measure(task, RANDOM_CHIPS, lambda seed: train_and_test(every, table, seed, settings), seeds[:1])
 
 
-def train_and_test(dataset: Path, table: Path, seed: int, settings: Mapping[str, object]) -> object:
+def measures(found: object) -> dict[str, float]:
+    """Give the measures of scores, or of a result that has them."""
+    return {name: float(getattr(found, name)) for name in MEASURES}
+
+
+def train_and_test(dataset: Path, table: Path, seed: int, settings: Mapping[str, object]) -> dict[str, float]:
     """Train on a dataset folder with default settings; give what the tester finds on the chips of a table."""
     with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:
         folders = {"model_folder": Path(name) / "models", "log_folder": Path(name) / "logs"}
         job = TrainJob(dataset_folder=dataset, seed=seed, **folders, **settings)  # type: ignore[arg-type]
-        best = perform(job, Progress()).best_checkpoint  # type: ignore[attr-defined]
-        return perform(EvaluateJob(test_csv=table, checkpoint=best, scores_csv=Path(name) / "scores.csv"), Progress())
+        trained = cast(TrainResult, perform(job, Progress()))
+        test = EvaluateJob(test_csv=table, checkpoint=trained.best_checkpoint, scores_csv=Path(name) / "scores.csv")
+        chosen_by = {} if np.isnan(trained.best_val_iou) else {"validation_mean_iou": trained.best_val_iou}
+        return measures(perform(test, Progress())) | chosen_by
 
 
 def mix(scene: Path, labels: Mapping[str, Path], place: Path, about: Scene) -> Path:
