@@ -135,7 +135,7 @@ def _fill(draft: Path, target: Path, grid: Grid, classes: ClassTable, progress: 
             drafted = source.GetLayer(0)
         count = 0 if drafted is None else drafted.GetFeatureCount()
         dataset = ogr.GetDriverByName(kind).CreateDataSource(str(target))
-        crs = spatial_reference(grid.crs) if grid.crs else None
+        crs = _writable_crs(grid, target, progress)
         layer = dataset.CreateLayer(LAYER, crs, ogr.wkbPolygon, _layer_options(kind, crs is not None))
         for name, number_type in _FIELDS:
             expect(layer.CreateField(ogr.FieldDefn(name, number_type)))
@@ -193,6 +193,24 @@ def _expect_end(document: Path) -> None:
             raise RuntimeError("its end is missing")
 
 
+def _writable_crs(grid: Grid, target: Path, progress: Progress) -> osr.SpatialReference | None:
+    """Give the map's CRS, None where vector files cannot name it: a rotated pole cannot be written as WKT 1."""
+    if not grid.crs:
+        return None
+    crs = spatial_reference(grid.crs)
+    try:
+        if crs.ExportToWkt(["FORMAT=WKT1_GDAL"]):
+            return crs
+    except RuntimeError:
+        pass
+    gdal.ErrorReset()
+    progress.warning(
+        f"VECTOR {target} has no coordinate system: GDAL cannot write that of the map into vector files. Its coordinates "
+        "are those of the map; set the system in QGIS (Layer > Set CRS of Layer)."
+    )
+    return None
+
+
 def _layer_options(kind: str, has_crs: bool) -> list[str]:
     return [option for option in _LAYER_OPTIONS.get(kind, ()) if has_crs or option not in _NEEDS_CRS]
 
@@ -218,33 +236,25 @@ class _Ruler:
 
     def __init__(self, grid: Grid) -> None:
         self._transformation: osr.CoordinateTransformation | None = None
-        self._factor, self._longest = 1.0, float("inf")
+        self._factor, self._longest, self._reached = 1.0, float("inf"), True
         if not grid.crs:
             return
         own = spatial_reference(grid.crs)
-        if not own.IsGeographic() and not own.IsProjected():
-            self._factor = own.GetLinearUnits() ** 2  # a plane of its own, without a place on Earth
-            return
-        xmin, ymin, xmax, ymax = grid.extent
-        side = max(xmax - xmin, ymax - ymin)
-        cylindrical = own.IsGeographic() or side * own.GetLinearUnits() > _HALF_ROUND
-        if not cylindrical:
-            self._longest = side / 32  # the error goes with the square: a thousandth of the whole edge's
-        base, equal = osr.SpatialReference(), osr.SpatialReference()
-        for system in (base, equal):
-            system.CopyGeogCSFrom(own)
-            system.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-        place = osr.CoordinateTransformation(own, base).TransformPoint((xmin + xmax) / 2, (ymin + ymax) / 2)
-        longitude, latitude = (math.degrees(angle * base.GetAngularUnits()) for angle in place[:2])
-        equal.SetProjCS("equal area")
-        if cylindrical:
-            equal.SetCEA(0.0, longitude, 0.0, 0.0)
+        if own.IsGeographic():
+            self._transformation, self._factor = _halved_longitudes(own, grid), 2.0
+        elif own.IsProjected():
+            try:
+                self._transformation = self._around_centre(own, grid)
+            except RuntimeError:
+                gdal.ErrorReset()
+                self._reached = False
         else:
-            equal.SetLAEA(latitude, longitude, 0.0, 0.0)
-        self._transformation = osr.CoordinateTransformation(own, equal)
+            self._factor = own.GetLinearUnits() ** 2  # a plane of its own, without a place on Earth
 
     def area(self, polygon: ogr.Geometry) -> float | None:
         """Give a polygon's area, None where the map's CRS does not reach. The polygon is changed."""
+        if not self._reached:
+            return None
         if self._transformation is not None:
             xmin, xmax, ymin, ymax = polygon.GetEnvelope()
             if max(xmax - xmin, ymax - ymin) > self._longest:
@@ -255,6 +265,46 @@ class _Ruler:
                 gdal.ErrorReset()
                 return None
         return float(polygon.GetArea() * self._factor)
+
+    def _around_centre(self, own: osr.SpatialReference, grid: Grid) -> osr.CoordinateTransformation:
+        """Give the way from a projected map to an equal-area one.
+
+        Raises:
+            RuntimeError: if the CRS does not reach to the map's centre.
+        """
+        xmin, ymin, xmax, ymax = grid.extent
+        side = max(xmax - xmin, ymax - ymin)
+        base, equal = osr.SpatialReference(), osr.SpatialReference()
+        for system in (base, equal):
+            system.CopyGeogCSFrom(own)
+            system.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+        place = osr.CoordinateTransformation(own, base).TransformPoint((xmin + xmax) / 2, (ymin + ymax) / 2)
+        longitude, latitude = (math.degrees(angle * base.GetAngularUnits()) for angle in place[:2])
+        equal.SetProjCS("equal area")
+        if side * own.GetLinearUnits() > _HALF_ROUND:
+            equal.SetCEA(0.0, longitude, 0.0, 0.0)
+        else:
+            equal.SetLAEA(latitude, longitude, 0.0, 0.0)
+            self._longest = side / 32  # the error goes with the square: a thousandth of the whole edge's
+        return osr.CoordinateTransformation(own, equal)
+
+
+def _halved_longitudes(own: osr.SpatialReference, grid: Grid) -> osr.CoordinateTransformation:
+    """Give the way from a geographic map to a cylindrical equal-area one of half the width.
+
+    PROJ takes a longitude beyond half a turn to the other side of the Earth, and with it a corner of a polygon. None of
+    a map of the world gets there once it is halved, wherever the map begins; areas are halved with it.
+    """
+    xmin, _, xmax, _ = grid.extent
+    unit = own.GetAngularUnits()
+    options = osr.CoordinateTransformationOptions()
+    options.SetOperation(
+        f"+proj=pipeline +step +proj=unitconvert +xy_in={unit!r} +xy_out=rad "
+        f"+step +proj=affine +over +s11=0.5 +xoff={-(xmin + xmax) / 4 * unit!r} "
+        f"+step +proj=cea +a={own.GetSemiMajor()!r} +b={own.GetSemiMinor()!r}"
+    )
+    plain = osr.SpatialReference('LOCAL_CS["longitude, latitude"]')  # leaves the order of the axes alone
+    return osr.CoordinateTransformation(plain, plain, options)
 
 
 def _checked(work: Callable[[], None], target: Path, progress: Progress) -> None:

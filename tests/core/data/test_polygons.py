@@ -72,6 +72,7 @@ def polygons_of(
     crs: str | None = None,
     transform: Sequence[float] | None = TRANSFORM,
     options: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Layer:
     class_map = write_raster(
         tmp_path / "in" / "map.tif",
@@ -82,7 +83,7 @@ def polygons_of(
         options=options,
     )
     (tmp_path / "out").mkdir(exist_ok=True)
-    polygonize(class_map, tmp_path / "out" / f"ä b{suffix}", CLASSES, Progress())
+    polygonize(class_map, tmp_path / "out" / f"ä b{suffix}", CLASSES, progress or Progress())
     return read(tmp_path / "out" / f"ä b{suffix}")
 
 
@@ -234,12 +235,39 @@ def test_areas_in_degrees(tmp_path: Path, west: float, north: float) -> None:
     assert areas[2] == pytest.approx(on_a_sphere(north - 8 * step, north - 6 * step, 10 * step), rel=0.01)
 
 
-def test_areas_of_the_whole_world(tmp_path: Path) -> None:
+WORLDS = pytest.mark.parametrize("west", [-180.0, 0.0, 20.0, -0.125, -180.125, 179.875])
+
+
+@WORLDS
+def test_areas_of_the_whole_world(tmp_path: Path, west: float) -> None:
     values = np.ones((18, 36))
     values[:9] = 2
-    layer = polygons_of(tmp_path, values, crs=system("EPSG:4326"), transform=(-180, 10, 0, 90, 0, -10))
+    layer = polygons_of(tmp_path, values, crs=system("EPSG:4326"), transform=(west, 10, 0, 90, 0, -10))
     for row in layer.rows:
         assert row[2] == pytest.approx(5.100656e14 / 2, rel=1e-5), "of WGS 84"
+
+
+@WORLDS
+def test_areas_at_the_edges_of_the_world(tmp_path: Path, west: float) -> None:
+    """An edge beyond half a turn is no edge on the other side of the Earth."""
+    values = np.zeros((18, 36))
+    values[8, :2], values[8, -2:] = 1, 2
+    layer = polygons_of(tmp_path, values, crs=system("EPSG:4326"), transform=(west, 10, 0, 90, 0, -10))
+    wanted = pytest.approx(on_a_sphere(0, 10, 20), rel=0.01)
+    assert [row[2] for row in layer.rows] == [wanted, wanted]
+
+
+@every_format
+def test_a_rotated_pole(tmp_path: Path, suffix: str, gdal_errors: str) -> None:
+    """As weather models have it; such a CRS can only be written as WKT 2."""
+    rotated = osr.SpatialReference()
+    rotated.SetFromUserInput("+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +o_lon_p=0 +lon_0=18 +datum=WGS84 +type=crs")
+    crs, recorder = rotated.ExportToWkt(["FORMAT=WKT2_2019"]), Recorder()
+    transform = (0, 0.01, 0, 0.05, 0, -0.01)
+    layer = polygons_of(tmp_path, np.ones((10, 20)), suffix, crs=crs, transform=transform, progress=recorder)
+    assert layer.rows[0][2] == pytest.approx(on_a_sphere(-0.05, 0.05, 0.2), rel=0.01)
+    assert layer.shapes[0].GetEnvelope() == pytest.approx((0, 0.2, -0.05, 0.05))
+    assert "has no coordinate system" in recorder.warnings[0]
 
 
 @pytest.mark.parametrize(
