@@ -8,6 +8,7 @@ patch: it neither changes nor takes anything in.
 from __future__ import annotations
 
 import zlib
+from itertools import chain, repeat
 from pathlib import Path
 
 from osgeo import gdal
@@ -20,7 +21,7 @@ from specdeepmap.core.errors import RasterError
 from specdeepmap.core.progress import Progress
 
 _GROWTH = 4
-_MOST_PASSES = 8
+_SINGLE = 2  # the limit that only single pixels are below
 _BLOCK = 2048  # pixels; rows and columns looked at between two checks for a cancel
 
 
@@ -30,7 +31,8 @@ def sieve(source: Path, target: Path, min_area: int, progress: Progress) -> None
     One pass of GDAL's sieve gives a small patch the class that is found by going from largest neighbour to largest
     neighbour until a patch is large enough; it leaves the patch as it is where this way ends in a small one, as most
     ways do in speckle. So patches grow together first, in passes whose limit grows fourfold up to ``min_area``. Passes
-    with that limit are repeated until nothing changes, eight times at most. Then
+    with that limit are repeated until nothing changes: five in pure speckle of few classes, some thirty in that of many,
+    and not for ever, since each leaves fewer patches. Then
 
     - a patch that had ``min_area`` pixels or more has kept them all,
     - a patch below ``min_area`` is left only where all of its neighbours are below it, too, or where it has none.
@@ -66,8 +68,8 @@ def sieve(source: Path, target: Path, min_area: int, progress: Progress) -> None
 def limits(min_area: int) -> list[int]:
     """Give the limits of the passes, ascending; the last one is ``min_area``."""
     found = [min_area]
-    while found[-1] > _GROWTH + 1:
-        found.append(-(-found[-1] // _GROWTH))
+    while found[-1] > _SINGLE:
+        found.append(max(-(-found[-1] // _GROWTH), _SINGLE))
     return found[::-1]
 
 
@@ -86,7 +88,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
 def _sieve(class_map: Path, min_area: int, progress: Progress) -> None:
     """Sieve in place."""
     *growing, last = limits(min_area)
-    passes = growing + [last] * _MOST_PASSES
+    passes = chain(growing, repeat(last))
     expected = len(growing) + 2  # the last of these finds that nothing changes any more
     dataset = band = None
     try:

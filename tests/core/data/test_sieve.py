@@ -149,6 +149,19 @@ def test_speckle_grows_together(tmp_path: Path, random: np.random.Generator) -> 
     assert len(patches(result)) > 10, "and the patches stay as small as they may"
 
 
+@pytest.mark.parametrize(("classes", "min_area"), [(9, 20), (12, 5), (20, 3), (20, 20), (60, 3)])
+def test_speckle_of_many_classes_takes_many_passes(
+    tmp_path: Path, random: np.random.Generator, classes: int, min_area: int
+) -> None:
+    """With eight passes, small patches were left beside large ones."""
+    values = random.integers(1, classes + 1, (150, 150)).astype(np.uint8)
+    result = sieved(tmp_path, values, min_area)
+    found = patches(result)
+    if max(map(len, found)) >= min_area:
+        assert min(map(len, found)) >= min_area
+    assert np.array_equal(sieved(tmp_path, result, min_area), result)
+
+
 def test_where_all_is_small_something_is_left(tmp_path: Path) -> None:
     island = np.zeros((5, 8), np.uint8)
     island[2, 2:6] = [1, 1, 2, 2]
@@ -170,7 +183,7 @@ def test_blocks_and_repeated_passes_do_not_show(tmp_path: Path, random: np.rando
 
 
 @pytest.mark.parametrize(
-    ("min_area", "wanted"), [(2, [2]), (5, [5]), (6, [2, 6]), (20, [5, 20]), (100, [2, 7, 25, 100])]
+    ("min_area", "wanted"), [(2, [2]), (3, [2, 3]), (5, [2, 5]), (20, [2, 5, 20]), (100, [2, 7, 25, 100])]
 )
 def test_limits_grow_fourfold(min_area: int, wanted: list[int]) -> None:
     assert limits(min_area) == wanted
