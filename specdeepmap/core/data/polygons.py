@@ -205,8 +205,8 @@ def _writable_crs(grid: Grid, target: Path, progress: Progress) -> osr.SpatialRe
         pass
     gdal.ErrorReset()
     progress.warning(
-        f"VECTOR {target} has no coordinate system: GDAL cannot write that of the map into vector files. Its coordinates "
-        "are those of the map; set the system in QGIS (Layer > Set CRS of Layer)."
+        f"VECTOR {target} has no coordinate system: GDAL cannot write that of the map into vector files. Its "
+        "coordinates are those of the map; set the system in QGIS (Layer > Set CRS of Layer)."
     )
     return None
 

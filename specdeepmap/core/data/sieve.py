@@ -31,8 +31,8 @@ def sieve(source: Path, target: Path, min_area: int, progress: Progress) -> None
     One pass of GDAL's sieve gives a small patch the class that is found by going from largest neighbour to largest
     neighbour until a patch is large enough; it leaves the patch as it is where this way ends in a small one, as most
     ways do in speckle. So patches grow together first, in passes whose limit grows fourfold up to ``min_area``. Passes
-    with that limit are repeated until nothing changes: five in pure speckle of few classes, some thirty in that of many,
-    and not for ever, since each leaves fewer patches. Then
+    with that limit are repeated until nothing changes: five in pure speckle of few classes, some thirty in that of
+    many, and not for ever, since each leaves fewer patches. Then
 
     - a patch that had ``min_area`` pixels or more has kept them all,
     - a patch below ``min_area`` is left only where all of its neighbours are below it, too, or where it has none.

@@ -7,7 +7,7 @@ An assignment is an array with one number per chip: the position in ``SPLIT_NAME
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ LEFT_OUT = len(SPLIT_NAMES)
 _PASSES = 8
 _TRIES = 300  # groups that are tried to be moved, at most
 _CANDIDATES = 48  # partners that are tried for each
+_STARTS = 16  # splits that are thinned, before one is improved
+_FEWEST, _MOST = 4, 1000  # tries to improve it
+_THINNED = 200_000  # chips that are thinned in all these tries
 _GOOD = 2e-3  # a difference of class shares that is not worth more work
 
 Assignment = NDArray[np.int8]
@@ -86,6 +89,61 @@ def split_groups(
     targets = np.array([*wanted, len(counts) - sum(wanted)], np.float64)
     start = _filled(size, targets, seed)
     return _improved(_Groups(pixels, chips, size), start, targets, seed)[groups]
+
+
+def split_thinned(
+    counts: NDArray[np.int64],
+    groups: NDArray[np.intp],
+    percents: Sequence[float],
+    seed: int,
+    thinned: Callable[[Assignment], Assignment],
+) -> tuple[Assignment, Assignment]:
+    """Do the same where chips of different sets must not be neighbours: what is left after thinning counts.
+
+    Where nothing has to go, this is ``split_groups``. Elsewhere some other starts are thinned, too, and groups of the
+    best are moved between sets and swapped, by chance, as long as what is left gets better.
+
+    Args:
+        counts, groups, percents, seed: as in ``split_groups``.
+        thinned: leaves out chips of an assignment until no two of different sets are neighbours.
+
+    Returns:
+        The assignment before and after thinning.
+    """
+    first = split_groups(counts, groups, percents, seed)
+    best = thinned(first)
+    if np.array_equal(best, first):
+        return first, best
+    wanted = split_sizes(len(counts), percents)
+    targets = np.array([*wanted, len(counts) - sum(wanted)], np.float64)
+    sizes = np.bincount(groups).astype(np.float64)
+    sets = [index for index in range(LEFT_OUT + 1) if targets[index] > 0]
+
+    def cost(assignment: Assignment) -> float:
+        return _cost_of(counts, assignment, targets)
+
+    tries = min(max(_THINNED // len(counts), _FEWEST), _MOST)
+    others = range(1, min(tries, _STARTS))
+    starts = [first, *(_filled(sizes, targets, seed + number)[groups] for number in others)]
+    costs = [cost(thinned(start)) for start in starts]
+    lowest = min(costs)
+    moved = np.zeros(len(sizes), np.int8)
+    moved[groups] = starts[costs.index(lowest)]
+    best = thinned(moved[groups])
+    random = np.random.default_rng(seed + 2)
+    for _ in range(tries):
+        one, other = random.integers(len(sizes), size=2)
+        tried = moved.copy()
+        if random.random() < 0.5:
+            tried[one], tried[other] = moved[other], moved[one]
+        else:
+            tried[one] = random.choice(sets)
+        if np.array_equal(tried, moved):
+            continue
+        left = thinned(tried[groups])
+        if (after := cost(left)) < lowest:
+            lowest, moved, best = after, tried, left
+    return moved[groups], best
 
 
 def imbalance(counts: NDArray[np.int64], assignment: Assignment) -> float:
@@ -193,6 +251,13 @@ def _cost(sums: Floats, total: Floats, targets: Floats | None) -> Floats:
         empty = (size[:, :LEFT_OUT] < 0.5) & (targets[:LEFT_OUT] > 0)
         cost = cost + 2 * off.max(axis=1) + 2 * empty.sum(axis=1)
     return np.asarray(cost, np.float64)
+
+
+def _cost_of(counts: NDArray[np.int64], assignment: Assignment, targets: Floats) -> float:
+    """Cost of a split of single chips; classes of chips that are left out could be in a set, too."""
+    groups = _Groups(counts.astype(np.float64), (counts > 0).astype(np.float64), np.ones(len(counts)))
+    sums = np.stack([groups.features[assignment == index].sum(axis=0) for index in range(LEFT_OUT + 1)])
+    return float(_cost(sums[None], groups.chips.sum(axis=0), targets)[0])
 
 
 def _spread(pixels: Floats) -> Floats:

@@ -43,9 +43,9 @@ from specdeepmap.core.data.splits import (
     SPLIT_NAMES,
     Assignment,
     imbalance,
-    split_groups,
     split_random,
     split_stratified,
+    split_thinned,
 )
 from specdeepmap.core.data.tileindex import copy_index, read_splits, write_splits
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
@@ -63,9 +63,9 @@ def make_dataset(job: PrepareJob, progress: Progress) -> PrepareResult:
     census = take_census(pairs, job.data_folder, progress.part(0.0, 0.4))
     sources = [source_of(pair.name) for pair in pairs]
     grounds = common_grounds(census.grids, sources)
-    assignment, remarks = _assign(job, pairs, census, grounds)
+    assignment, remarks = _assign(job, pairs, census, grounds, progress)
     remarks = [f"Split: {job.split}, seed {job.seed}.", *remarks, _summary(census, assignment)]
-    warnings = _doubts(census, sources, assignment, grounds)
+    warnings = _doubts(census, sources, assignment, grounds, job.split == "blocks")
     for text in remarks:
         progress.info(text)
     sets = [[pair for pair, to in zip(pairs, assignment, strict=True) if to == index] for index in range(LEFT_OUT)]
@@ -123,7 +123,7 @@ def _write_tables(
 
 
 def _assign(
-    job: PrepareJob, pairs: Sequence[ChipPair], census: Census, grounds: Grounds
+    job: PrepareJob, pairs: Sequence[ChipPair], census: Census, grounds: Grounds, progress: Progress
 ) -> tuple[Assignment, list[str]]:
     """Put each chip into a set; the second result says what the user should know of it.
 
@@ -136,7 +136,7 @@ def _assign(
         return assignment, _left_out(pairs, assignment)
     remarks: list[str] = []
     if job.split == "blocks":
-        assignment, remarks = _split_blocks(job, census, grounds, percents)
+        assignment, remarks = _split_blocks(job, census, grounds, percents, progress)
     elif job.split == "random":
         assignment = split_random(len(pairs), percents, job.seed)
     else:
@@ -149,7 +149,7 @@ def _assign(
 
 
 def _split_blocks(
-    job: PrepareJob, census: Census, grounds: Grounds, percents: Sequence[float]
+    job: PrepareJob, census: Census, grounds: Grounds, percents: Sequence[float], progress: Progress
 ) -> tuple[Assignment, list[str]]:
     """Put spatial blocks into sets and leave out chips that come too near to another set."""
     blocks = np.zeros(len(census.grids), np.intp)
@@ -160,15 +160,19 @@ def _split_blocks(
         size = job.block_size * pixel if job.block_size else automatic_block_size(extents)
         sizes.append(round(size / pixel))
         blocks[positions] = find_blocks(extents, size) + (int(blocks.max()) + 1 if len(sizes) > 1 else 0)
-    assignment = split_groups(census.counts, blocks, percents, job.seed)
-    before = int((assignment != LEFT_OUT).sum())
-    for positions in grounds:
-        extents = [census.grids[position].extent for position in positions]
-        buffer = job.buffer * _pixel(census, positions)
-        assignment[positions] = without_neighbours(extents, assignment[positions], buffer)
+    extents_of = [[census.grids[position].extent for position in positions] for positions in grounds]
     buffers = [job.buffer * _pixel(census, ground.positions) for ground in shared]
-    assignment = without_neighbours_across(shared, assignment, buffers)
-    gone = before - int((assignment != LEFT_OUT).sum())
+
+    def thinned(assignment: Assignment) -> Assignment:
+        progress.check()
+        kept = assignment.copy()
+        for positions, extents in zip(grounds, extents_of, strict=True):
+            buffer = job.buffer * _pixel(census, positions)
+            kept[positions] = without_neighbours(extents, kept[positions], buffer)
+        return without_neighbours_across(shared, kept, buffers)
+
+    whole, assignment = split_thinned(census.counts, blocks, percents, job.seed, thinned)
+    gone = int((assignment != whole).sum())
     text = f"{int(blocks.max()) + 1} blocks of {', '.join(map(str, sorted(set(sizes))))} pixels"
     return assignment, [f"{text}; {gone} chips left out, since they come too near to chips of another set."]
 
@@ -223,7 +227,9 @@ def _summary(census: Census, assignment: Assignment) -> str:
     )
 
 
-def _doubts(census: Census, sources: Sequence[str], assignment: Assignment, grounds: Grounds) -> list[str]:
+def _doubts(
+    census: Census, sources: Sequence[str], assignment: Assignment, grounds: Grounds, blocks: bool
+) -> list[str]:
     """Say what may be wrong with a split: empty sets, missing classes, chips that share ground."""
     sizes = [int((assignment == index).sum()) for index in range(LEFT_OUT)]
     warnings = [f"The {name} set is empty." for name, size in zip(SPLIT_NAMES, sizes, strict=True) if not size]
@@ -235,11 +241,14 @@ def _doubts(census: Census, sources: Sequence[str], assignment: Assignment, grou
             if sizes[number] and not census.counts[assignment == number, index].any()
         ]
         if lacking:
-            having = int((census.counts[:, index] > 0).sum())
-            few = f", and {wanted} sets are to be filled" if having < wanted else ""
+            having = census.counts[:, index] > 0
+            few = f", and {wanted} sets are to be filled" if having.sum() < wanted else ""
+            out = int((having & (assignment == LEFT_OUT)).sum())
+            gone = f", {out} of which are in no set" if out else ""
+            advice = ", or take a smaller BUFFER or BLOCK_SIZE, or another SEED" if out and blocks else ""
             warnings.append(
-                f"Class {entry.value} ({entry.name}) is missing in: {', '.join(lacking)}. It stands in {having} "
-                f"chip(s){few}. Label more of it, or take smaller chips."
+                f"Class {entry.value} ({entry.name}) is missing in: {', '.join(lacking)}. It stands in "
+                f"{having.sum()} chip(s){gone}{few}. Label more of it, or take smaller chips{advice}."
             )
     shapes = {(grid.width, grid.height) for grid in census.grids}
     if len(shapes) > 1:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specdeepmap.core.data.ground import without_neighbours
 from specdeepmap.core.data.splits import (
     LEFT_OUT,
     SPLIT_NAMES,
@@ -16,6 +17,7 @@ from specdeepmap.core.data.splits import (
     split_random,
     split_sizes,
     split_stratified,
+    split_thinned,
 )
 from tests.helpers import Array
 
@@ -183,3 +185,51 @@ def test_a_class_that_cannot_stand_in_every_set_stands_in_the_training_set(seed:
     single[:, :3] = counts[:, :3]
     single[7, 3] = 10
     assert split_stratified(single, (20, 40, 40), seed)[7] == 0, "of single chips, too"
+
+
+def overlapping(seed: int) -> tuple[Array, Array, list[tuple[float, float, float, float]]]:
+    """Chips of 6 x 8 places that overlap by a quarter, in blocks of 2 x 2; two classes stand in few of them."""
+    random = np.random.default_rng(seed)
+    places = [(row, column) for row in range(6) for column in range(8)]
+    groups = np.array([row // 2 * 4 + column // 2 for row, column in places], np.intp)
+    counts = random.integers(100, 300, (len(places), 4))
+    counts[:, 2:] = 0
+    for rare in (2, 3):
+        corner = random.permutation(12)[:4]
+        counts[np.isin(groups, corner) & (random.random(len(places)) < 0.6), rare] = 200
+    extents = [(75.0 * column, 75.0 * row, 75.0 * column + 100, 75.0 * row + 100) for row, column in places]
+    return counts.astype(np.int64), groups, extents
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_classes_are_balanced_after_neighbours_were_left_out(seed: int) -> None:
+    """Balanced before, as split_groups has them, sets lost classes afterwards: training, the largest, most of all."""
+    counts, groups, extents = overlapping(seed)
+    percents = (60.0, 20.0, 20.0)
+
+    def thinned(assignment: Array) -> Array:
+        return without_neighbours(extents, assignment, 0.0)
+
+    whole, left = split_thinned(counts, groups, percents, seed, thinned)
+    again = split_thinned(counts, groups, percents, seed, thinned)
+    assert np.array_equal(whole, again[0]) and np.array_equal(left, again[1]), "same seed, same split"
+    assert all(len(np.unique(whole[groups == group])) == 1 for group in range(groups.max() + 1))
+    assert np.array_equal(left, thinned(whole))
+    assert (counts[left == 0].sum(axis=0) > 0).all(), "no class is lost to training"
+
+
+def test_at_least_one_of_these_splits_needs_it() -> None:
+    """Or the test above could not fail."""
+    lost = 0
+    for seed in range(6):
+        counts, groups, extents = overlapping(seed)
+        kept = without_neighbours(extents, split_groups(counts, groups, (60.0, 20.0, 20.0), seed), 0.0)
+        lost += int((counts[kept == 0].sum(axis=0) == 0).sum())
+    assert lost
+
+
+def test_where_nothing_is_near_groups_stay_as_they_were() -> None:
+    counts, groups = grouped(3)
+    whole, left = split_thinned(counts, groups, (70.0, 15.0, 15.0), 5, lambda assignment: assignment.copy())
+    assert np.array_equal(whole, split_groups(counts, groups, (70.0, 15.0, 15.0), 5))
+    assert np.array_equal(whole, left)
