@@ -47,7 +47,6 @@ def generate(target: Path) -> None:
         "architectures": architecture_table(),
         "losses": loss_table(),
         "builds": build_list(),
-        "local": local_list(),
     }
     for name, text in parts.items():
         (target / f"{name}.txt").write_text(text, encoding="utf-8")
@@ -200,16 +199,6 @@ def build_list() -> str:
 def substitutions() -> str:
     """Give numbers that stand in the text."""
     return "".join(f".. |gb-{name}| replace:: {number:g} GB\n" for name, number in NEEDED_GB.items())
-
-
-def local_list() -> str:
-    """Say which networks see only the surroundings of a pixel."""
-    local = [entry for entry in ARCHITECTURES.values() if entry.local]
-    free, bound = (", ".join(entry.title for entry in local if entry.has_backbone == has) for has in (False, True))
-    return (
-        f"These are: {free}; and, with plain ResNet, ResNeXt, DenseNet, VGG, MobileNetV2 and ConvNeXt backbones (no "
-        f"squeeze and excitation, no attention, no group normalisation): {bound}.\n"
-    )
 
 
 def weights_table() -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -50,7 +49,9 @@ class Architecture:
         stride: what the sides of its inputs must be a multiple of; 0 = twice what its encoder says.
         minimum: smallest side of a chip in pixels; smaller chips are padded.
         rate: learning rate that suits it, see the benchmarks.
-        local: whether an output depends only on what is around it: no pooling of, or attention to, the whole chip.
+        local: whether an output depends only on the nearest surroundings, some ten pixels: so that what it says does not
+            change with the size of the chip. Networks with a backbone see hundreds of pixels, mostly the padding around
+            chips as small as usual ones, and have learnt with it.
         refused: beginnings of encoder names that the design cannot use.
         reason: why some encoders cannot be used.
         advice: which encoders can.
@@ -91,9 +92,9 @@ def _justo_unet_simple(bands: int, classes: int) -> nn.Module:
 _NO_HALF = "its decoder needs features at half the image's resolution, which this encoder has not"
 
 ARCHITECTURES = {
-    "unet": Architecture("U-Net", "Ronneberger et al. 2015, arXiv 1505.04597", "unet", local=True),
+    "unet": Architecture("U-Net", "Ronneberger et al. 2015, arXiv 1505.04597", "unet"),
     "unetplusplus": Architecture(
-        "U-Net++", "Zhou et al. 2018, arXiv 1807.10165", "unetplusplus", local=True, refused=("mit_",), reason=_NO_HALF
+        "U-Net++", "Zhou et al. 2018, arXiv 1807.10165", "unetplusplus", refused=("mit_",), reason=_NO_HALF
     ),
     "deeplabv3": Architecture("DeepLabV3", "Chen et al. 2017, arXiv 1706.05587", "deeplabv3"),
     "deeplabv3plus": Architecture("DeepLabV3+", "Chen et al. 2018, arXiv 1802.02611", "deeplabv3plus"),
@@ -105,7 +106,6 @@ ARCHITECTURES = {
         "LinkNet",
         "Chaurasia & Culurciello 2017, arXiv 1707.03718",
         "linknet",
-        local=True,
         refused=("mit_",),
         reason=_NO_HALF,
     ),
@@ -153,20 +153,6 @@ def choose_architecture(bands: int, chip_size: int, labelled: int, backbone: boo
     if labelled < SPARSE_PIXELS:
         return "spectral", f"there are few labelled training pixels ({labelled:,} of {SPARSE_PIXELS:,})"
     return "unet", f"there are {labelled:,} labelled training pixels"
-
-
-LOCAL_BACKBONES = re.compile(
-    r"resnet\d+|resnext\d+_\w+|densenet\d+|vgg\d+(_bn)?|mobilenet_v2|"
-    r"tu-(resnet\d+|resnext\d+_\w+|densenet\d+|vgg\d+(_bn)?|convnext_\w+|mobilenetv2_\w+)(\..+)?"
-)
-"""Names of encoders that see only what is around a pixel: no squeeze and excitation, no attention, and no normalisation
-by the statistics of the chip."""
-
-
-def sees_locally(architecture: str, backbone: str) -> bool:
-    """Tell whether what a network says of a pixel depends only on the pixels around it, however large the chip is."""
-    design = ARCHITECTURES[architecture]
-    return design.local and (not design.has_backbone or LOCAL_BACKBONES.fullmatch(backbone) is not None)
 
 
 def check_backbone(backbone: str) -> None:

@@ -15,7 +15,7 @@ from specdeepmap.core.data.classes import IGNORE_INDEX
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import even_tile
 from specdeepmap.core.errors import CheckpointError, DeviceError, RasterError
-from specdeepmap.core.learn.architectures import sees_locally
+from specdeepmap.core.learn.architectures import ARCHITECTURES
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_values
 from specdeepmap.core.learn.checkpoint import load_checkpoint, rebuild_network
 from specdeepmap.core.learn.fitting import Hardware
@@ -83,8 +83,9 @@ class Predictor:
     def tile_size(self, width: int, height: int, overlap: int) -> tuple[int, int]:
         """Give the automatic size of the tiles of a map, ``(x, y)`` in pixels.
 
-        A network that sees only what is around a pixel gives the same in larger tiles, of which fewer pixels are
-        computed twice; one that looks at the whole tile gets what it was trained on.
+        A network that sees only the nearest surroundings of a pixel gives the same in larger tiles, of which fewer pixels
+        are computed twice. All others get what they were trained on: in larger tiles, the deepest layers of a U-Net
+        meet neighbours where padding was in training, and a model of small chips fails.
 
         Args:
             width, height: of the map.
@@ -92,7 +93,7 @@ class Predictor:
         """
         card = self.card
         trained = (card.chip_width, card.chip_height)
-        if not sees_locally(card.architecture, card.backbone):
+        if not ARCHITECTURES[card.architecture].local:
             return trained
         stride = self.network.stride
         longest = min(LONGEST_TILE, int((TILE_VALUES / len(card.bands)) ** 0.5))
