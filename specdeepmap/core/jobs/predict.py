@@ -149,9 +149,9 @@ class PredictJob(Job):
     tile_size: int = ask(
         "integer",
         "Tile size (pixels, 0 = automatic)",
-        "Width and height of the tiles the image is mapped in. Default: 0 = auto: the chip size of the model, with which "
-        "it scores best; up to 576 pixels where the network sees only the nearest surroundings of a pixel (the compact "
-        "ones). Larger tiles are faster; score them before you trust them.",
+        "Width and height of the tiles the image is mapped in. Default: 0 = auto: the chip size of the model, with "
+        "which it scores best; up to 576 pixels where the network sees only the nearest surroundings of a pixel (the "
+        "compact ones). Larger tiles are faster; score them before you trust them.",
         0,
         minimum=0,
         advanced=True,

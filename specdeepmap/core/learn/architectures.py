@@ -49,9 +49,9 @@ class Architecture:
         stride: what the sides of its inputs must be a multiple of; 0 = twice what its encoder says.
         minimum: smallest side of a chip in pixels; smaller chips are padded.
         rate: learning rate that suits it, see the benchmarks.
-        local: whether an output depends only on the nearest surroundings, some ten pixels: so that what it says does not
-            change with the size of the chip. Networks with a backbone see hundreds of pixels, mostly the padding around
-            chips as small as usual ones, and have learnt with it.
+        local: whether an output depends only on the nearest surroundings, some ten pixels: so that what it says does
+            not change with the size of the chip. Networks with a backbone see hundreds of pixels, mostly the padding
+            around chips as small as usual ones, and have learnt with it.
         refused: beginnings of encoder names that the design cannot use.
         reason: why some encoders cannot be used.
         advice: which encoders can.

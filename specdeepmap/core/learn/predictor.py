@@ -83,9 +83,9 @@ class Predictor:
     def tile_size(self, width: int, height: int, overlap: int) -> tuple[int, int]:
         """Give the automatic size of the tiles of a map, ``(x, y)`` in pixels.
 
-        A network that sees only the nearest surroundings of a pixel gives the same in larger tiles, of which fewer pixels
-        are computed twice. All others get what they were trained on: in larger tiles, the deepest layers of a U-Net
-        meet neighbours where padding was in training, and a model of small chips fails.
+        A network that sees only the nearest surroundings of a pixel gives the same in larger tiles, of which fewer
+        pixels are computed twice. All others get what they were trained on: in larger tiles, the deepest layers of a
+        U-Net meet neighbours where padding was in training, and a model of small chips fails.
 
         Args:
             width, height: of the map.
@@ -170,14 +170,23 @@ class Predictor:
         Raises:
             RasterError: if it has another number of bands; other names, wavelengths or values are a warning.
         """
+        more = raster.count > len(self.card.bands)
+        advice = "Take the image with the same bands in the same order"
+        self.check_count(raster, parameter, f"{advice}, or let MATCH_BANDS find them." if more else f"{advice}.")
+        warn_of_other_bands(self.card, raster, parameter, progress)
+        warn_of_other_values(self.card, raster, parameter, progress)
+
+    def check_count(self, raster: Raster, parameter: str, advice: str) -> None:
+        """Check that a raster has as many bands as the model knows.
+
+        Raises:
+            RasterError: if not, with an advice.
+        """
         if raster.count != len(self.card.bands):
             raise RasterError(
                 f"{parameter} {raster.name} has {raster.count} bands, but the model was trained on "
-                f"{len(self.card.bands)}. Take the image with the same bands in the same order, or let MATCH_BANDS "
-                "find them in an image that has more."
+                f"{len(self.card.bands)}. {advice}"
             )
-        warn_of_other_bands(self.card, raster, parameter, progress)
-        warn_of_other_values(self.card, raster, parameter, progress)
 
 
 def likeliest(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:

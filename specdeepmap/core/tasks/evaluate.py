@@ -6,54 +6,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.calibration import Reliability
-from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.classes import IGNORE_INDEX, UNLABELLED
-from specdeepmap.core.data.dataset import ChipPair, read_pairs
-from specdeepmap.core.data.labels import names_and_colors
+from specdeepmap.core.data.dataset import ChipPair
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores, write_table
 from specdeepmap.core.data.writer import write_class_chip
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.jobs import EvaluateJob, EvaluateResult
-from specdeepmap.core.learn.bandcheck import warn_of_other_classes
-from specdeepmap.core.learn.checkpoint import ModelCard, chip_mark
+from specdeepmap.core.learn.checkpoint import ModelCard
 from specdeepmap.core.learn.loader import LoadedChip, load_chip
 from specdeepmap.core.learn.predictor import Predictor, likeliest
 from specdeepmap.core.learn.testreport import Examination, Showcase, draw_chip, write_report
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
-
-MOST_SOURCES = 50
-"""Images whose class names are looked up, at most: chips that another program named are an image each."""
-
-
-class _Warned(Progress):
-    """Pass warnings on and remember them for the report.
-
-    Args:
-        progress: is told.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-        self.said: list[str] = []
-
-    def info(self, text: str) -> None:
-        """Pass it on."""
-        self._progress.info(text)
-
-    def warning(self, text: str) -> None:
-        """Pass it on and remember it."""
-        self.said.append(text)
-        self._progress.warning(text)
+from specdeepmap.core.tasks.testcheck import Warned, check_test_chips, read_test_chips
 
 
 class _Findings:
@@ -108,20 +80,10 @@ class _Findings:
 
 def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
     """Predict test chips, pool one confusion matrix and write its scores."""
-    pairs = read_pairs(job.test_csv, "TEST_CSV")
-    if not pairs:
-        raise DatasetError(f"TEST_CSV {job.test_csv} names no chip. Raise TEST_PERCENT in the Dataset Maker.")
-    twice = [name for name, count in Counter(pair.name for pair in pairs).items() if count > 1]
-    if job.prediction_folder is not None and twice:
-        raise DatasetError(
-            f"TEST_CSV {job.test_csv} names several chips {twice[0]}; their predictions would have one name in "
-            "PREDICTION_FOLDER. Test them one after the other."
-        )
-    warned = _Warned(progress)
+    warned = Warned(progress)
+    pairs = read_test_chips(job, warned)
     predictor = Predictor(job.checkpoint, job.device, job.precision)
-    predictor.check_raster(Raster.open(pairs[0].image), "TEST_CSV: the chip", warned)
-    _warn_of_known_chips(pairs, predictor.card, warned)
-    _warn_of_other_names(pairs, predictor.card, warned)
+    check_test_chips(job, pairs, predictor, warned)
     progress.report(0.0, f"Testing {len(pairs)} chips on {predictor.device.type}")
     with Staging(progress) as staging:
         findings = _predict_chips(job, pairs, predictor, staging, progress)
@@ -154,14 +116,6 @@ def evaluate(job: EvaluateJob, progress: Progress) -> EvaluateResult:
         calibration_error=findings.reliability.calibration_error,
         report=job.report_file,
     )
-
-
-def _warn_of_other_names(pairs: Sequence[ChipPair], card: ModelCard, progress: Progress) -> None:
-    """Warn where the chips give a class of the model another name; those of an image have the same names."""
-    names: dict[int, str] = {}
-    for pair in islice({source_of(pair.name): pair for pair in reversed(pairs)}.values(), MOST_SOURCES):
-        names |= names_and_colors(Raster.open(pair.label).dataset)[0]
-    warn_of_other_classes(card.classes, names, "TEST_CSV", progress)
 
 
 def _predict_chips(
@@ -232,16 +186,6 @@ def _write(job: EvaluateJob, card: ModelCard, findings: _Findings, warnings: Seq
         files=files,
     )
     write_report(staging.file(job.report_file), examination, job.report_file.parent)
-
-
-def _warn_of_known_chips(pairs: Sequence[ChipPair], card: ModelCard, progress: Progress) -> None:
-    """Warn where chips are tested that the model was trained or validated on."""
-    known = sum(chip_mark(pair.name) in card.trained_on for pair in pairs)
-    if known:
-        progress.warning(
-            f"{known} of the {len(pairs)} test chips have the names of chips that the model was trained or validated "
-            "on: the scores will look better than they are. Test on the test set of the split that it was trained with."
-        )
 
 
 def _tell(predictor: Predictor, scores: Scores, progress: Progress) -> None:

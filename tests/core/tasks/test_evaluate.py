@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import html
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from specdeepmap.core.data.dataset import Dataset
+from specdeepmap.core.data.dataset import ChipPair, Dataset, write_pairs
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import EvaluateJob, EvaluateResult
@@ -36,7 +37,8 @@ def run(
     dataset: Path, checkpoint: Path, folder: Path, progress: Recorder | None = None, **settings: Any
 ) -> EvaluateResult:
     table = settings.pop("test_csv", table_of(dataset))
-    job = EvaluateJob(test_csv=table, checkpoint=checkpoint, device="cpu", scores_csv=folder / "scores.csv", **settings)
+    settings.setdefault("scores_csv", folder / "scores.csv")
+    job = EvaluateJob(test_csv=table, checkpoint=checkpoint, device="cpu", **settings)
     return evaluate(job, progress or Recorder())
 
 
@@ -186,6 +188,93 @@ def test_chips_of_the_training_are_warned_of(dataset_folder: Path, checkpoint: P
     assert len(progress.warnings) == 1 and progress.warnings[0].startswith("5 of the 5 test chips")
 
 
+def test_chips_that_overlap_those_of_the_training_are_warned_of(
+    dataset_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Their names differ, and half of their ground was seen in training."""
+    folder = copied(dataset_folder, tmp_path)
+    chips = Dataset.open(folder).chips
+    source, x, y = re.findall(r"(.*)_tile_(\d+)_(\d+)", chips["train"][0].name)[0]
+    pairs = []
+    for shift, chip in zip((16, 32 * 50), chips["test"], strict=False):  # one overlaps, one is far away
+        name = f"{source}_tile_{int(x) + shift}_{int(y) + 16}.tif"
+        moved = ChipPair(folder / "images" / name, folder / "labels" / name)
+        shutil.copy(chip.image, moved.image)
+        shutil.copy(chip.label, moved.label)
+        pairs.append(moved)
+    write_pairs(folder / "test_files.csv", pairs, folder)
+    progress = Recorder()
+    run(folder, checkpoint, tmp_path, progress)
+    assert [text[:40] for text in progress.warnings] == ["1 of the 2 test chips share ground with "]
+    assert "share ground" in (tmp_path / "scores_report.html").read_text(encoding="utf-8")
+    (folder / "train_files.csv").unlink()
+    (folder / "validation_files.csv").unlink()
+    run(folder, checkpoint, tmp_path, progress := Recorder())
+    assert not progress.warnings, "nobody knows"
+
+
+def test_chips_that_are_named_twice_count_once(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    wanted = run(dataset_folder, checkpoint, tmp_path).mean_iou
+    folder = copied(dataset_folder, tmp_path)
+    lines = table_of(folder).read_text(encoding="utf-8").splitlines()
+    other = lines[1].replace("images/", "./images/")
+    assert other != lines[1]
+    table_of(folder).write_text("\n".join([*lines, lines[2], other, other]) + "\n", encoding="utf-8")
+    progress = Recorder()
+    result = run(folder, checkpoint, tmp_path, progress, prediction_folder=tmp_path / "predictions")
+    assert result.mean_iou == wanted
+    assert len(progress.warnings) == 1 and "3 of its" in progress.warnings[0]
+
+
+def test_a_chip_of_every_image_is_checked(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Of the first chip alone, nobody would have heard that another image is in another unit."""
+    folder = copied(dataset_folder, tmp_path)
+    chips = Dataset.open(folder).chips["test"]
+    pairs = [chips[0]]
+    for number, chip in enumerate(chips[1:]):
+        other = folder / "images" / f"other{number}_tile_0_0.tif"
+        values = read_pixels(chip.image).astype(np.float32) / 10_000
+        write_raster(other, values, names=[f"B{band}" for band in range(13, 0, -1)])
+        shutil.copy(chip.label, folder / "labels" / other.name)
+        pairs.append(ChipPair(other, folder / "labels" / other.name))
+    write_pairs(folder / "test_files.csv", pairs, folder)
+    progress = Recorder()
+    run(folder, checkpoint, tmp_path, progress)
+    assert [("band names" in text, "values are much smaller" in text) for text in progress.warnings] == [
+        (True, False),
+        (False, True),
+    ], "once, though two images are like that"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("scores_csv", "Summary_train_val.csv"),
+        ("scores_csv", "train_files.csv"),
+        ("confusion_csv", "labels/{chip}.tif"),
+        ("chip_scores_csv", "images/../images/{chip}.tif"),
+        ("report", "dataset_report.html"),
+        ("prediction_folder", "images"),
+        ("prediction_folder", "labels"),
+    ],
+)
+def test_files_of_the_dataset_are_not_replaced(
+    dataset_folder: Path, checkpoint: Path, tmp_path: Path, name: str, path: str
+) -> None:
+    folder = copied(dataset_folder, tmp_path)
+    before = snapshot(folder)
+    chip = Dataset.open(folder).chips["test"][0].name
+    with pytest.raises(ConfigError, match=f"{name.upper()} .* Choose another"):
+        run(folder, checkpoint, tmp_path, **{name: folder / path.format(chip=chip)})
+    assert snapshot(folder) == before
+
+
+def test_the_card_beside_the_model_is_not_replaced(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    model = shutil.copy(checkpoint, tmp_path / "model.ckpt")
+    with pytest.raises(ConfigError, match=r"REPORT .* is a file of the dataset or of the model"):
+        run(dataset_folder, Path(model), tmp_path, report=tmp_path / "model.json")
+
+
 def test_no_labelled_pixel_leaves_nothing_behind(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     folder = copied(dataset_folder, tmp_path)
     for pair in Dataset.open(folder).chips["test"]:
@@ -295,7 +384,10 @@ def test_the_report_may_lie_elsewhere(dataset_folder: Path, checkpoint: Path, tm
 
 
 def test_a_large_test_set_shows_a_few_chips(dataset_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    pairs = [pair for chips in Dataset.open(dataset_folder).chips.values() for pair in chips] * 3
+    pairs = []
+    for number in range(3):
+        folder = copied(dataset_folder, tmp_path / str(number))
+        pairs += [pair for chips in Dataset.open(folder).chips.values() for pair in chips]
     table = tmp_path / "many.csv"
     table.write_text("image,mask\n" + "".join(f"{pair.image},{pair.label}\n" for pair in pairs), "utf-8")
     page = run(dataset_folder, checkpoint, tmp_path, test_csv=table).report.read_text("utf-8")
