@@ -94,7 +94,11 @@ class _Reordered(Raster):
         self.count = len(indices)
         self.bands = tuple(source.bands[index] for index in indices)
         self._nodata = tuple(band.nodata for band in self.bands)
-        self._mask = source._mask
+        if source.masked_by_band:
+            masks = {band: mask for mask, band in source._masks}
+            self._masks = [(masks[index], place) for place, index in enumerate(indices) if index in masks]
+        else:
+            self._masks = source._masks
         known: Sequence[int] = source._places if isinstance(source, _Reordered) else range(source.count)
         self._places: list[int] = [known[index] for index in indices]  # in the dataset
 

@@ -109,9 +109,15 @@ class ChipWriter:
         with GeoTiff(path, grid, len(values), values.dtype, self.nodata, layout) as tif:
             tif.describe(tuple(replace(band, nodata=self.nodata) for band in self.image.bands))
             if self.nodata is None and chip.valid is not None:
-                tif.write_mask(chip.valid.any(axis=0))
+                tif.write_mask(self._whole(chip.valid))
             tif.write(values)
         write_class_chip(self.folder / "labels" / f"{name}.tif", chip.labels, grid, self.classes, (rows, *options))
+
+    def _whole(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Say which pixels ``(rows, columns)`` are data: a chip has one mask, where the image may have one per band."""
+        if self.image.masked_by_band:
+            return np.asarray(valid[self.image.good].all(axis=0), np.bool_)
+        return np.asarray(valid.any(axis=0), np.bool_)
 
 
 def image_stem(image: Raster) -> str:

@@ -6,6 +6,8 @@ Labels are ``(rows, columns)`` of uint8; 0 is unlabelled.
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal
@@ -135,11 +137,6 @@ class LabelRaster:
                 f"{which} has no coordinate system, so labels and image cannot be brought together. Assign "
                 "the right one (Raster > Projections > Assign Projection)."
             )
-        if not self.grid.north_up:
-            raise RasterError(
-                f"{self.name} lies on another grid than the image, and the image's grid is rotated. Warp "
-                "the image to a north-up grid first."
-            )
         xmin, ymin, xmax, ymax = bounds_in(raster.grid, self.grid.crs)
         extent = self.grid.extent
         if xmax <= extent[0] or xmin >= extent[2] or ymax <= extent[1] or ymin >= extent[3]:
@@ -173,7 +170,28 @@ class LabelRaster:
         if warped is None:
             raise RasterError(f"{self.name} cannot be warped to the image's grid: {gdal.GetLastErrorMsg()}")
         self._source = raster  # the VRT reads from it
-        return warped
+        return warped if self.grid.north_up else _placed(warped, self.grid)
+
+
+def _placed(warped: gdal.Dataset, grid: Grid) -> gdal.Dataset:
+    """Give a warped virtual raster on a grid that is turned, or whose first row is the southernmost.
+
+    GDAL only makes such that are not, but reads others.
+    """
+    document = ElementTree.fromstring(warped.GetMetadata("xml:VRT")[0])  # noqa: S314 - GDAL wrote it
+    transformer = "GDALWarpOptions/Transformer/GenImgProjTransformer/"
+    inverse = gdal.InvGeoTransform(grid.transform)
+    places = (
+        ("GeoTransform", grid.transform),
+        (f"{transformer}DstGeoTransform", grid.transform),
+        (f"{transformer}DstInvGeoTransform", inverse),
+    )
+    for name, numbers in places:
+        entry = document.find(name)
+        if entry is None:
+            raise RasterError("GDAL describes a warped raster in an unknown way.")
+        entry.text = ",".join(map(repr, numbers))
+    return gdal.Open(ElementTree.tostring(document, encoding="unicode"))
 
 
 def check_values(values: NDArray[np.generic], name: str) -> None:

@@ -130,8 +130,7 @@ class Raster:
             )
         self.dtype: np.dtype[np.generic] = np.dtype(gdal_array.GDALTypeCodeToNumericTypeCode(self.type_code))
         self._nodata = read_nodata(dataset, nodata, uniform)
-        masked = first.GetMaskFlags() & (gdal.GMF_PER_DATASET | gdal.GMF_ALPHA)
-        self._mask = first.GetMaskBand() if masked else None
+        self._masks = _masks_of(dataset, uniform)
 
     @cached_property
     def grid(self) -> Grid:
@@ -201,7 +200,12 @@ class Raster:
     @property
     def masked(self) -> bool:
         """Whether a mask or an alpha band says which pixels are valid."""
-        return self._mask is not None
+        return bool(self._masks)
+
+    @property
+    def masked_by_band(self) -> bool:
+        """Whether bands have masks of their own."""
+        return any(band is not None for _, band in self._masks)
 
     @property
     def placed_by_points(self) -> bool:
@@ -229,15 +233,16 @@ class Raster:
         box = (window.x, window.y, window.width, window.height)
         try:
             values = self._read_bands(box)
-            mask = None if self._mask is None else self._mask.ReadAsArray(*box)
+            masks = [mask.ReadAsArray(*box) for mask, _ in self._masks]
         except RuntimeError as error:
             raise RasterError(f"{self.name} cannot be read at {window}: {error}") from error
-        if values is None or (self._mask is not None and mask is None):
+        if values is None or any(mask is None for mask in masks):
             raise RasterError(f"{self.name} cannot be read at {window}: {gdal.GetLastErrorMsg()}")
         values = values.reshape(self.count, window.height, window.width).astype(self.dtype, copy=False)
         valid = self.valid(values)
-        if mask is not None:
-            valid &= mask > 0
+        for (_, band), mask in zip(self._masks, masks, strict=True):
+            masked = valid if band is None else valid[band]
+            masked &= mask > 0
         return values, valid
 
     def _read_bands(self, box: tuple[int, int, int, int]) -> Any:
@@ -317,6 +322,20 @@ def warn_of_points(image: Raster, progress: Progress) -> None:
             f"IMAGE {image.name} has no grid on the ground, only control points or the model of a sensor (RPC). What "
             "is made of it will have no place on the ground. Warp it first (in QGIS: Raster > Projections > Warp)."
         )
+
+
+def _masks_of(dataset: gdal.Dataset, uniform: bool) -> list[tuple[gdal.Band, int | None]]:
+    """Give the masks that say which pixels are valid: one for all bands, or those of single bands, and of which.
+
+    Args:
+        dataset: an open raster.
+        uniform: whether its bands have all in common.
+    """
+    first = dataset.GetRasterBand(1)
+    if first.GetMaskFlags() & (gdal.GMF_PER_DATASET | gdal.GMF_ALPHA):
+        return [(first.GetMaskBand(), None)]
+    bands = () if uniform else (dataset.GetRasterBand(number + 1) for number in range(dataset.RasterCount))
+    return [(band.GetMaskBand(), index) for index, band in enumerate(bands) if band.GetMaskFlags() == 0]
 
 
 def _better_directly(dataset: gdal.Dataset, name: str) -> bool:

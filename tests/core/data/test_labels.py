@@ -146,6 +146,30 @@ def test_labels_on_a_moved_grid_are_warped_and_the_log_says_so(
     assert any("warped" in text for text in progress.infos) == bool(columns or rows)
 
 
+@pytest.mark.parametrize("turn", [0, 30, 90, 200])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_labels_come_to_grids_that_are_turned_or_south_up(
+    tmp_path: Path, progress: Recorder, turn: float, mirrored: bool
+) -> None:
+    random = np.random.default_rng(3)
+    ids = random.choice([0, 1, 7, 255], (40, 50)).astype(np.uint8)
+    x, y = TRANSFORM[0], TRANSFORM[3]
+    source = write_raster(tmp_path / "l.tif", ids, transform=(x - 200, 10.0, 0, y + 200, 0, -10.0))
+    along, across = 7 * np.cos(np.radians(turn)), 7 * np.sin(np.radians(turn))
+    way = 1 if mirrored else -1
+    grid = Grid(24, 20, (x, along, -way * across, y, across, way * along), utm())
+    read = LabelRaster(str(source), grid, progress).read(Window(0, 0, 24, 20))
+    wanted = np.zeros((20, 24), np.uint8)
+    for row in range(20):
+        for column in range(24):
+            east, north = grid.ground(column + 0.5, row + 0.5)
+            place = int((y + 200 - north) // 10), int((east - x + 200) // 10)
+            if 0 <= place[0] < 40 and 0 <= place[1] < 50:
+                wanted[row, column] = ids[place]
+    assert np.array_equal(read, wanted)
+    assert len(np.unique(wanted)) == 4 and any("warped" in text for text in progress.infos)
+
+
 def test_finer_labels_are_taken_from_the_nearest_pixel(tmp_path: Path, progress: Recorder, ids: Array) -> None:
     fine = np.kron(ids, np.ones((3, 3))).astype(np.uint8)
     fine[::3], fine[:, ::3] = 99, 99  # not the middle of any pixel of the image

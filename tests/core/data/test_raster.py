@@ -95,6 +95,38 @@ def test_an_override_wins_over_the_file(tmp_path: Path, numbers: Array) -> None:
     assert np.array_equal(raster.read(WHOLE)[1], numbers != numbers[1, 1, 1])
 
 
+def masked_by_band(folder: Path, numbers: Array, masks: Array) -> Path:
+    """Write a virtual raster whose bands have masks of their own; an empty one is none."""
+    write_raster(folder / "pixels.tif", numbers.astype("i2"))
+    write_raster(folder / "masks.tif", masks.astype("u1") * 255)
+    source = (
+        "<SimpleSource><SourceFilename relativeToVRT='1'>{}</SourceFilename><SourceBand>{}</SourceBand></SimpleSource>"
+    )
+    bands = ""
+    for number, mask in enumerate(masks, 1):
+        inner = f"<VRTRasterBand dataType='Byte'>{source.format('masks.tif', number)}</VRTRasterBand>"
+        own = f"<MaskBand>{inner}</MaskBand>" if mask.any() else ""
+        pixels = source.format("pixels.tif", number)
+        bands += f"<VRTRasterBand dataType='Int16' band='{number}'>{own}{pixels}</VRTRasterBand>"
+    rows, columns = numbers.shape[1:]
+    text = f"<VRTDataset rasterXSize='{columns}' rasterYSize='{rows}'>{bands}</VRTDataset>"
+    (folder / "masked.vrt").write_text(text, encoding="utf-8")
+    return folder / "masked.vrt"
+
+
+def test_masks_of_single_bands(tmp_path: Path, numbers: Array) -> None:
+    masks = np.stack([np.arange(30).reshape(5, 6) % 4 > 0, np.zeros((5, 6), bool), np.arange(30).reshape(5, 6) < 20])
+    raster = Raster.open(masked_by_band(tmp_path, numbers[:3], masks))
+    assert raster.masked and raster.masked_by_band
+    wanted = masks.copy()
+    wanted[1] = True
+    assert np.array_equal(raster.read(raster.whole)[1], wanted)
+    other = reordered(raster, (2, 0, 2))
+    assert np.array_equal(other.read(raster.whole)[1], wanted[[2, 0, 2]])
+    again = reordered(Raster.open(tmp_path / "masked.vrt"), (1, 0))
+    assert np.array_equal(again.read(raster.whole)[1], wanted[[1, 0]])
+
+
 def test_a_mask_says_which_pixels_are_data(tmp_path: Path, numbers: Array) -> None:
     mask = np.arange(30).reshape(5, 6) % 4 > 0
     raster = Raster.open(write_raster(tmp_path / "a.tif", numbers.astype("u2"), mask=mask))
