@@ -28,6 +28,9 @@ _WIDEST_CACHE = 256 * 2**20
 _HUGE = 1e30  # no measured value is
 _MANY_BANDS = 50  # with fewer, GDAL's way through its cache is as fast, see the benchmarks
 
+NOWHERE = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+"""Where QGIS shows a picture that has no place on the ground: its pixels are the units, its top is 0, below is less."""
+
 Extent = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in CRS units."""
 
@@ -136,7 +139,7 @@ class Raster:
     def grid(self) -> Grid:
         """Where the pixels lie. Read when asked for: a CRS takes longer to make out than a chip to read."""
         with damage_told(self.name):
-            transform = self._dataset.GetGeoTransform(can_return_null=True) or Grid(1, 1).transform
+            transform = self._dataset.GetGeoTransform(can_return_null=True) or NOWHERE
             return Grid(self.width, self.height, tuple(transform), self._dataset.GetProjectionRef() or "")
 
     @cached_property

@@ -27,6 +27,9 @@ from specdeepmap.core.progress import Progress
 Images = Sequence[NDArray[np.float32]]
 """Of one size, each ``(bands, rows, columns)``, from ``card.normalization.apply``."""
 
+_Read = Callable[[Tensor], Tensor]
+"""A way to read logits ``(N, K, H, W)``."""
+
 LONGEST_TILE = 576
 """Longest side of an automatic tile, in pixels: 512, and what reaches over it. See the benchmarks."""
 
@@ -120,8 +123,8 @@ class Predictor:
             DeviceError: if the memory does not suffice.
         """
         if len(self._turns) > 1:
-            return np.stack([likeliest(chances) for chances in self.probabilities(images)])
-        return np.asarray(self._predict(images, _likeliest), np.uint8)
+            return self.both(images)[0]
+        return np.asarray(self._predict(images, (_likeliest,))[0], np.uint8)
 
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """Give the probability of each class at each pixel.
@@ -133,15 +136,27 @@ class Predictor:
         Raises:
             DeviceError: if the memory does not suffice.
         """
-        return np.asarray(self._predict(images, lambda logits: logits.float().softmax(dim=1)), np.float32)
+        return np.asarray(self._predict(images, (_chances,))[0], np.float32)
 
-    def _predict(self, images: Images, read: Callable[[Tensor], Tensor]) -> NDArray[np.generic]:
-        """Run the network, in smaller batches where the memory does not suffice."""
+    def both(self, images: Images) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Give what ``classes`` and ``probabilities`` give, from one pass.
+
+        Two classes may have the same probability after rounding: the classes are those of the network's outputs, so
+        that they are the same whether probabilities are asked for or not. Over several turns, those of the mean count.
+        """
+        if len(self._turns) > 1:
+            chances = self.probabilities(images)
+            return np.stack([likeliest(each) for each in chances]), chances
+        classes, probabilities = self._predict(images, (_likeliest, _chances))
+        return np.asarray(classes, np.uint8), np.asarray(probabilities, np.float32)
+
+    def _predict(self, images: Images, reads: Sequence[_Read]) -> list[NDArray[np.generic]]:
+        """Run the network, in smaller batches where the memory does not suffice, and read its outputs in these ways."""
         size = min(self._fitting or len(images), len(images))
         while True:
             try:
-                parts = [self._run(images[start : start + size], read) for start in range(0, len(images), size)]
-                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+                parts = [self._run(images[start : start + size], reads) for start in range(0, len(images), size)]
+                return parts[0] if len(parts) == 1 else [np.concatenate(found) for found in zip(*parts, strict=True)]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -153,16 +168,20 @@ class Predictor:
                     ) from error
             size = self._fitting = size // 2
 
-    def _run(self, images: Images, read: Callable[[Tensor], Tensor]) -> NDArray[np.generic]:
+    def _run(self, images: Images, reads: Sequence[_Read]) -> list[NDArray[np.generic]]:
         with torch.inference_mode(), Hardware(self.device, self.precision).autocast():
             tensors = [channels_last(image) for image in images]
             batch = (stacked(tensors) if len(tensors) > 1 else tensors[0][None]).to(self.device)
-            total = read(self.network(batch))
+            logits = self.network(batch)
+            found = [read(logits) for read in reads]
             for turn in self._turns[1:]:
-                total += turned(read(self.network(turned(batch, turn))), turn, back=True)
+                logits = self.network(turned(batch, turn))
+                for total, read in zip(found, reads, strict=True):
+                    total += turned(read(logits), turn, back=True)
             if len(self._turns) > 1:
-                total /= len(self._turns)
-            return np.asarray(total.cpu().contiguous().numpy())
+                for total in found:
+                    total /= len(self._turns)
+            return [np.asarray(total.cpu().contiguous().numpy()) for total in found]
 
     def check_raster(self, raster: Raster, parameter: str, progress: Progress) -> None:
         """Check that a raster has the bands that the model knows.
@@ -193,6 +212,11 @@ def likeliest(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Give the index of the likeliest class from ``(classes, rows, columns)``; the ignore index where they are NaN."""
     indices = probabilities.argmax(axis=0)
     return np.where(np.isnan(probabilities[0]), np.uint8(IGNORE_INDEX), indices.astype(np.uint8))
+
+
+def _chances(logits: Tensor) -> Tensor:
+    """Give probabilities from logits ``(N, K, H, W)``."""
+    return logits.float().softmax(dim=1)
 
 
 def _likeliest(logits: Tensor) -> Tensor:

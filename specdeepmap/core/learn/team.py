@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -23,11 +24,13 @@ class Team:
         number: of this process, from 0.
         size: how many there are.
         device: of this process.
+        mark: tells this team from others that work at the same time: the number of the first one's process.
     """
 
     number: int
     size: int
     device: torch.device
+    mark: int
 
     @classmethod
     def join(cls, devices: int, device: torch.device) -> Team:
@@ -42,7 +45,7 @@ class Team:
         """
         processes, nodes = share_devices(devices, device)
         if processes == 1:
-            return cls(0, 1, device)
+            return cls(0, 1, device, os.getpid())
         from lightning.fabric import Fabric
         from lightning.fabric.strategies.ddp import DDPStrategy
 
@@ -51,7 +54,8 @@ class Team:
         kind = {"cpu": "cpu", "cuda": "gpu"}[device.type]
         fabric = Fabric(accelerator=kind, devices=processes // nodes, num_nodes=nodes, strategy=strategy)
         fabric.launch()
-        return cls(fabric.global_rank, fabric.world_size, fabric.device)
+        alone = cls(fabric.global_rank, fabric.world_size, fabric.device, os.getpid())
+        return replace(alone, mark=alone.total((0 if alone.number else alone.mark,))[0])
 
     def total(self, counts: Sequence[int]) -> list[int]:
         """Wait until all processes are here, and add up what they counted."""

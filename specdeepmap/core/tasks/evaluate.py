@@ -21,7 +21,7 @@ from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.jobs import EvaluateJob, EvaluateResult
 from specdeepmap.core.learn.checkpoint import ModelCard
 from specdeepmap.core.learn.loader import LoadedChip, load_chip
-from specdeepmap.core.learn.predictor import Predictor, likeliest
+from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.learn.testreport import Examination, Showcase, draw_chip, write_report
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.staging import Staging
@@ -124,8 +124,8 @@ def _predict_chips(
     """Predict all chips; write the predictions where they are wanted."""
     findings = _Findings(predictor.card)
     for batch in _batches(job, pairs, predictor, progress):
-        probabilities = predictor.probabilities([chip.image for _, chip in batch])
-        chosen, confidences = np.stack([likeliest(chances) for chances in probabilities]), probabilities.max(axis=1)
+        chosen, probabilities = predictor.both([chip.image for _, chip in batch])
+        confidences = probabilities.max(axis=1)
         for (pair, chip), indices, confidence in zip(batch, chosen, confidences, strict=True):
             scored = findings.add(pair.name, chip, indices, confidence)
             if job.prediction_folder is not None:

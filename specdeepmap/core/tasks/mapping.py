@@ -121,7 +121,7 @@ _Ready = tuple[Sequence[Tile], Sequence[Floats | None]]
 """A batch, and what the network sees of each of its tiles; None for those without data."""
 
 _Result = tuple[NDArray[np.uint8] | None, Floats | None]
-"""Class indices or probabilities of a tile; neither of one without data."""
+"""Class indices of a tile, and probabilities where they are needed; neither of one without data."""
 
 _Found = tuple[Sequence[Tile], Sequence[_Result]]
 """A batch, and what the network finds on each of its tiles."""
@@ -261,7 +261,7 @@ def _predict(
     seen = [image for image in images if image is not None]
     results: Iterator[_Result] = iter(())
     if seen and with_probabilities:
-        results = ((None, chances) for chances in predictor.probabilities(seen))
+        results = zip(*predictor.both(seen), strict=True)
     elif seen:
         results = ((indices, None) for indices in predictor.classes(seen))
     return batch, [(None, None) if image is None else next(results) for image in images]
@@ -291,7 +291,7 @@ class _Finisher:
             if self._blender is not None:
                 for piece in self._blended(self._blender, tile, probabilities):
                     self._write(piece)
-            elif tile.raw is not None:
+            elif indices is not None:
                 self._write(_cropped(tile, indices, probabilities))
 
     def _write(self, piece: Piece) -> None:
@@ -310,16 +310,10 @@ class _Finisher:
                 yield Piece(window, likeliest(sums), sums, has_data)
 
 
-def _cropped(tile: Tile, indices: NDArray[np.uint8] | None, probabilities: Floats | None) -> Piece:
+def _cropped(tile: Tile, indices: NDArray[np.uint8], probabilities: Floats | None) -> Piece:
     """Give what is kept of a tile."""
     keep = tile.window.keep
     core = keep.moved(-tile.window.read.x, -tile.window.read.y)
     part = np.s_[core.y : core.y_end, core.x : core.x_end]
     chances = None if probabilities is None else probabilities[:, part[0], part[1]]
-    if indices is not None:
-        kept = indices[part]
-    elif chances is not None:
-        kept = likeliest(chances)
-    else:
-        raise ValueError("a tile with data has neither classes nor probabilities")
-    return Piece(keep, kept, chances, tile.has_data[part])
+    return Piece(keep, indices[part], chances, tile.has_data[part])

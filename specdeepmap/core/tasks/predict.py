@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ class _Mapping:
             for path in filter(None, (job.error_map, job.vector, job.scores_csv, job.confusion_csv)):
                 staging.file(path)  # a folder that cannot be written is better found now than after hours
             if job.min_area > 1:
-                files[MAP] = staging.scratch(_beside(job.output, f"raw{os.getpid()}"))
+                files[MAP] = staging.scratch(_beside(job.output, f"raw{self.team.mark}"))
             if self.team.size == 1:
                 self._map(self._plan(0), files, progress.part(0.02, 0.88))
             else:
@@ -141,7 +140,7 @@ class _Mapping:
 
     def _parts(self, number: int) -> dict[str, Path]:
         """The files that a process of a team writes its share to."""
-        return {name: _beside(path, str(number)) for name, path in self._targets.items()}
+        return {name: _beside(path, f"{number}of{self.team.mark}") for name, path in self._targets.items()}
 
     def _plan(self, number: int) -> Plan:
         """Cut the area into tiles, for a process of the team."""

@@ -64,6 +64,19 @@ def test_probabilities_of_a_pixel_add_up_to_1(predictor: Predictor) -> None:
     assert chances.max(axis=1).std() > 0
 
 
+def test_asking_for_probabilities_does_not_change_the_classes(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs that differ by less than probabilities can tell apart: their softmax has the first class win."""
+    logits = 5e-8 * torch.randn(1, 7, 24, 24, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(predictor, "network", lambda batch: logits)
+    images = [np.zeros((13, 24, 24), np.float32)]
+    classes, chances = predictor.both(images)
+    assert np.array_equal(classes, predictor.classes(images))
+    assert np.array_equal(chances, predictor.probabilities(images))
+    assert (classes != chances.argmax(axis=1)).any()
+
+
 def test_images_do_not_influence_each_other(predictor: Predictor) -> None:
     images = [np.random.default_rng(seed).normal(0, 1, (13, 32, 32)).astype(np.float32) for seed in range(3)]
     together = predictor.probabilities(images)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def job_of(folder: Path, size: int = 100, **settings: Any) -> PredictJob:
         **settings,
     }
     return PredictJob(**wanted)
+
+
+def test_two_teams_at_once_do_not_share_files(tmp_path: Path) -> None:
+    """Both write to one name; the files of their shares had the same names, too."""
+    job = job_of(tmp_path, devices=2, confidence=tmp_path / "confidence.tif")
+    alone = job_of(tmp_path, output=tmp_path / "alone.tif")
+    run(alone, Watchdog())
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: run(job, Watchdog()), range(2)))
+    assert np.array_equal(read_pixels(job.output), read_pixels(alone.output))
+    assert not [path.name for path in tmp_path.iterdir() if ".part" in path.name]
 
 
 @pytest.mark.parametrize("blend", [False, True])

@@ -61,7 +61,7 @@ class Reader:
     device = torch.device("cpu")
     precision = "float32"
     reach = 0
-    check_raster = Predictor.check_raster
+    check_raster, check_count = Predictor.check_raster, Predictor.check_count
     batch_size = Predictor.batch_size
 
     def __init__(self, checkpoint: Path, device: str, precision: str = "auto", turns: bool = False) -> None:
@@ -75,6 +75,10 @@ class Reader:
 
     def classes(self, images: Sequence[Array]) -> Array:
         return self.probabilities(images).argmax(axis=1).astype(np.uint8)
+
+    def both(self, images: Sequence[Array]) -> tuple[Array, Array]:
+        chances = self.probabilities(images)
+        return chances.argmax(axis=1).astype(np.uint8), chances
 
     def probabilities(self, images: Sequence[Array]) -> Array:
         self.batches.append(len(images))
@@ -196,6 +200,18 @@ def test_extent_gives_that_part_of_the_whole_map(tmp_path: Path, box: tuple[int,
     assert np.array_equal(part, read_pixels(tmp_path / "whole.tif")[0, y : y + height, x : x + width])
     assert np.array_equal(part, wanted[y : y + height, x : x + width])
     assert Raster.open(tmp_path / "map.tif").grid.extent == pytest.approx(bounds(image, *box))
+
+
+def test_a_picture_without_a_place_is_mapped_where_qgis_shows_it(tmp_path: Path) -> None:
+    """QGIS lays its upper left corner to 0, 0 and its rows below: from there an extent is drawn."""
+    values, wanted = invent(40, 33)
+    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA, crs="", transform=None)
+    run(tmp_path, image, extent=(5.0, -30.0, 25.0, -10.0), vector=tmp_path / "map.gpkg")
+    assert np.array_equal(read_pixels(tmp_path / "map.tif")[0], wanted[10:30, 5:25])
+    assert gdal.Open(str(tmp_path / "map.tif")).GetGeoTransform() == (5, 1, 0, -10, 0, -1)
+    polygons = ogr.Open(str(tmp_path / "map.gpkg"))
+    west, east, south, north = polygons.GetLayer(0).GetExtent()
+    assert 5 <= west < east <= 25 and -30 <= south < north <= -10
 
 
 def test_an_image_that_is_placed_by_points_only(tmp_path: Path) -> None:
