@@ -127,12 +127,18 @@ class GeoTiff:
         if self._dataset is None:
             return
         try:
-            self._checked(self._release)
+            self._checked(self._flush)
         finally:
             self._release()
 
     def _release(self) -> None:
         self._dataset = None
+
+    def _flush(self) -> None:
+        """Write what is left and let go; what fails while Python takes an object away is not always to be heard of."""
+        if gdal.GetUseExceptions():
+            self._dataset.FlushCache()
+        self._release()
 
     def _checked(self, call: Callable[[], int | None]) -> None:
         """Call GDAL, and raise what went wrong.
