@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from osgeo import gdal
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
-from specdeepmap.core.data.raster import Grid, Raster, bounds_in, damage_told
+from specdeepmap.core.data.raster import Grid, Raster, bounds_in, damage_told, open_input
 from specdeepmap.core.data.tiling import Window, block_windows
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.progress import Progress
@@ -43,7 +43,7 @@ class LabelRaster:
         zero_as: int | None = None,
         parameter: str = "LABELS",
     ) -> None:
-        raster = Raster.open(source)
+        raster = open_input(parameter, source)
         self.name = f"{parameter} {source}"
         self.grid = grid
         self.zeros = False

@@ -35,6 +35,10 @@ Extent = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in CRS units."""
 
 
+class NoRasterError(RasterError):
+    """GDAL opens no raster by a name."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where the pixels of a raster lie: size, affine transform (GDAL's six numbers), CRS as WKT."""
@@ -164,7 +168,8 @@ class Raster:
                 ``NONE`` or ``INTERNAL``; empty = everywhere. A side file that matters is read nevertheless.
 
         Raises:
-            RasterError: if GDAL cannot open it, or it holds complex numbers.
+            NoRasterError: if GDAL cannot open it.
+            RasterError: if it is damaged, or holds complex numbers.
         """
         name = str(source)
         quick = georeference and name.lower().endswith((".tif", ".tiff")) and not _side_file_matters(name)
@@ -173,9 +178,9 @@ class Raster:
         try:
             dataset = gdal.OpenEx(name, gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR, open_options=options)
         except RuntimeError as error:
-            raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
+            raise NoRasterError(f"{name} cannot be opened as a raster: {_ended(str(error))}") from error
         if dataset is None:
-            raise RasterError(f"{name} cannot be opened as a raster: {gdal.GetLastErrorMsg()}")
+            raise NoRasterError(f"{name} cannot be opened as a raster: {_ended(gdal.GetLastErrorMsg())}")
         with damage_told(name):
             direct = _better_directly(dataset, name)
             if direct:
@@ -327,6 +332,36 @@ def warn_of_points(image: Raster, progress: Progress) -> None:
         )
 
 
+def open_input(parameter: str, source: str, nodata: float | None = None) -> Raster:
+    """Open a raster that a user named.
+
+    Args:
+        parameter: its name, for messages.
+        source: path or GDAL name.
+        nodata: overrides the no-data value of all bands.
+
+    Raises:
+        RasterError: if it cannot be opened; it says what to do.
+    """
+    try:
+        return Raster.open(source, nodata)
+    except NoRasterError as error:
+        if not _is_vector(source):
+            raise RasterError(f"{parameter}: {error} Choose a file that QGIS opens as a raster layer.") from error
+        raise RasterError(
+            f"{parameter}: {source} is no raster but a vector layer. Burn it into a raster on the grid of the image "
+            "first (in QGIS: Raster > Conversion > Rasterize)."
+        ) from error
+
+
+def _is_vector(source: str) -> bool:
+    """Tell whether GDAL opens it as a vector dataset."""
+    try:
+        return gdal.OpenEx(source, gdal.OF_VECTOR) is not None
+    except RuntimeError:
+        return False
+
+
 def _masks_of(dataset: gdal.Dataset, uniform: bool) -> list[tuple[gdal.Band, int | None]]:
     """Give the masks that say which pixels are valid: one for all bands, or those of single bands, and of which.
 
@@ -373,6 +408,11 @@ def damage_told(name: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RasterError(f"{name} is damaged: {error}") from error
+
+
+def _ended(text: str) -> str:
+    """Give a text that ends as a sentence does."""
+    return text if text.endswith((".", "!")) else f"{text}."
 
 
 def _differ(values: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:

@@ -164,7 +164,8 @@ class TrainJob(Job):
         "number",
         "Augmentation: band dropping (%)",
         "Set this share of the bands to 0 in half of the chips, others each time, so that the network does not "
-        "lean on a few. Default: 0 = off. Try 10 for images of many bands.",
+        "lean on a few. Default: 0 = off. Try 10 for images of many bands, with a network that has a backbone: the "
+        "spectral network weighs all bands against each other, and loses more than it wins.",
         0.0,
         minimum=0,
         maximum=90,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
 from specdeepmap.core.data.bandstatistics import UNIT_FACTOR, UNIT_SHARE
-from specdeepmap.core.data.raster import Grid, Raster
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.learn.checkpoint import chip_mark
 from specdeepmap.core.progress import Progress
@@ -32,8 +32,6 @@ MANY_BANDS = 50
 
 ENOUGH = 100
 """Valid pixels of a band that say something."""
-
-_MOST_CHIPS = 1_000_000
 
 Floats = NDArray[np.float64]
 
@@ -77,33 +75,20 @@ def warn_of_other_classes(classes: ClassTable, names: Mapping[int, str], paramet
         )
 
 
-def warn_of_known_image(card: ModelCard, stem: str, grid: Grid, progress: Progress) -> None:
+def warn_of_known_image(card: ModelCard, stem: str, progress: Progress) -> None:
     """Warn where a model was trained on chips of the image that is to be scored.
 
-    The card holds marks of chips by their names, which say where in the image they were cut: chips side by side are
-    looked for, and such as overlap by a half or three quarters.
-
     Args:
-        card: of the model.
+        card: of the model, with marks of the chips and of the images that they were cut from.
         stem: of the image, see ``image_stem``.
-        grid: of the image.
         progress: is warned.
     """
-    known = set(card.trained_on)
-    for share in (1, 2, 4):
-        steps = max(card.chip_width // share, 1), max(card.chip_height // share, 1)
-        columns, rows = range(0, grid.width, steps[0]), range(0, grid.height, steps[1])
-        if len(columns) * len(rows) > _MOST_CHIPS:
-            return
-        found = sum(chip_mark(f"{stem}_tile_{column}_{row}") in known for row in rows for column in columns)
-        by_chance = len(columns) * len(rows) * len(known) / 16**8
-        if found > 20 * by_chance:
-            progress.warning(
-                f"GROUND_TRUTH: the model was trained or validated on chips of an image that is called {stem}, too "
-                f"({found} or more). If it is this one, the scores will look better than they are: take reference data "
-                "of other places, or the Deep Learning Tester with the test set."
-            )
-            return
+    if chip_mark(stem) in card.trained_on:
+        progress.warning(
+            f"GROUND_TRUTH: the model was trained or validated on chips of an image that is called {stem}, too. If it "
+            "is this one, the scores will look better than they are: take reference data of other places, or the Deep "
+            "Learning Tester with the test set."
+        )
 
 
 def warn_of_other_values(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:

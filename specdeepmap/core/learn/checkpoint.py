@@ -79,7 +79,8 @@ class ModelCard(Record):
         settings: of the training.
         metrics: at the epoch of the checkpoint; None stands for not a number.
         fingerprint: of the split, see ``Dataset.fingerprint``.
-        trained_on: ``chip_mark`` of each chip that was trained or validated on.
+        trained_on: ``chip_mark`` of each chip that was trained or validated on, and of each image that they were cut
+            from.
         versions: of the libraries.
         date: of the checkpoint, ISO 8601 in UTC.
     """

@@ -149,6 +149,10 @@ class Segmenter(lightning.LightningModule):
         if self._interrupted:
             self.trainer.optimizers[0].load_state_dict(self._interrupted["optimizer"])
             self._schedule.load_state_dict(self._interrupted["schedule"])
+            if isinstance(self._schedule, torch.optim.lr_scheduler.LambdaLR):  # there may be more EPOCHS now
+                curves = zip(self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True)
+                for group, (rate, curve) in zip(self.trainer.optimizers[0].param_groups, curves, strict=True):
+                    group["lr"] = rate * curve(self._schedule.last_epoch)
             self._interrupted = {}
 
     def on_train_epoch_start(self) -> None:

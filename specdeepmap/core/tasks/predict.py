@@ -16,7 +16,7 @@ from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.mapcheck import score_map
 from specdeepmap.core.data.maplayers import MAP, MEASURES, PROBABILITIES, Layers
 from specdeepmap.core.data.polygons import companions, driver_name, other_layers, polygonize
-from specdeepmap.core.data.raster import Grid, Raster, check_nodata, warn_of_points
+from specdeepmap.core.data.raster import Grid, Raster, check_nodata, open_input, warn_of_points
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
 from specdeepmap.core.data.sieve import sieve
 from specdeepmap.core.data.tiling import Window
@@ -45,7 +45,7 @@ def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
     if job.vector is not None:
         driver_name(job.vector)
     _check_files(job)
-    image = Raster.open(job.image, job.nodata)
+    image = open_input("IMAGE", job.image, job.nodata)
     check_nodata(job.nodata, image)
     warn_of_points(image, progress)
     predictor = Predictor(job.checkpoint, job.device, job.precision, job.tta)
@@ -72,7 +72,7 @@ def _open_truth(job: PredictJob, grid: Grid, stem: str, card: ModelCard, progres
             "where the map shows too much of the others is not scored. If 0 is a class, as in masks of 0 and 1, set "
             "ZERO_AS as in the Raster Splitter."
         )
-    warn_of_known_image(card, stem, grid, progress)
+    warn_of_known_image(card, stem, progress)
     warn_of_other_classes(card.classes, truth.names, "GROUND_TRUTH", progress)
     return truth
 

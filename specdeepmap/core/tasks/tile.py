@@ -13,7 +13,7 @@ from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
 from specdeepmap.core.data.dataset import CSV_NAMES, INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
 from specdeepmap.core.data.parallel import THREADS, in_threads
-from specdeepmap.core.data.raster import Raster, check_nodata, warn_of_points
+from specdeepmap.core.data.raster import Raster, check_nodata, open_input, warn_of_points
 from specdeepmap.core.data.tileindex import TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
 from specdeepmap.core.data.vectors import burn_vectors
@@ -34,7 +34,7 @@ _COMPARED = 16
 
 def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     """Cut a raster and its labels into chips with enough labelled pixels."""
-    image = Raster.open(job.image, job.nodata)
+    image = open_input("IMAGE", job.image, job.nodata)
     check_nodata(job.nodata, image)
     warn_of_points(image, progress)
     stem = image_stem(image)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.bandmatch import first_few
-from specdeepmap.core.data.census import renamed_classes
+from specdeepmap.core.data.census import renamed_classes, source_of
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.environment import is_first_process
@@ -333,7 +333,8 @@ class _Training:
         settings = {**training_settings(job), "learning_rate": self._rate, "frozen": start.frozen}
         if start.why:
             settings["architecture_reason"] = start.why
-        trained_on = (pair.name for name in ("train", "validation") for pair in self._dataset.chips[name])
+        chips = [pair.name for name in ("train", "validation") for pair in self._dataset.chips[name]]
+        trained_on = (*chips, *map(source_of, chips))
         return ModelCard(
             format=FORMAT,
             architecture=start.architecture,
@@ -373,6 +374,18 @@ class _Training:
             progress.info("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")
         if job.unused_augmentations():
             self._warnings.say(f"AUGMENTATION is off: {', '.join(job.unused_augmentations())} without effect.")
+        if job.unfreeze_epoch and not self._start.frozen:
+            self._warnings.say("UNFREEZE_EPOCH has no effect: no backbone is frozen.")
+        elif job.unfreeze_epoch >= job.epochs:
+            self._warnings.say(
+                f"UNFREEZE_EPOCH is {job.unfreeze_epoch}, and there are {job.epochs} EPOCHS: the backbone stays frozen."
+            )
+        unseen = [name for name, count in zip(dataset.classes.names, dataset.counts[0], strict=True) if not count]
+        if unseen:
+            self._warnings.say(
+                f"No training chip holds a pixel of {', '.join(unseen)}, which cannot be learnt: where the model says "
+                "so, it guesses. Label more of it, or move chips to the training set (Dataset Maker)."
+            )
         if not self._validates or not dataset.counts[1].any():
             lack = "The validation chips hold no labelled pixel" if self._validates else "There are no validation chips"
             self._warnings.say(f"{lack}: the last epoch counts as the best, and EARLY_STOPPING has no effect.")

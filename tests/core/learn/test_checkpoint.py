@@ -46,7 +46,8 @@ def test_the_card_says_what_was_trained_on_what(checkpoint: Path, dataset_folder
     assert card.settings["learning_rate"] == 0.001 and card.settings["seed"] == 42
     assert card.fingerprint == dataset.fingerprint
     known = [pair.name for name in ("train", "validation") for pair in dataset.chips[name]]
-    assert set(card.trained_on) == {chip_mark(name) for name in known}
+    images = {name.rpartition("_tile_")[0] for name in known}
+    assert set(card.trained_on) == {chip_mark(name) for name in (*known, *images)} and len(images) == 1
     assert {"python", "torch", "lightning"} <= set(card.versions)
     assert f"val_iou_{card.metrics['val_iou']:.4f}" in checkpoint.name
     assert f"{card.metrics['epoch']:05d}-" in checkpoint.name
