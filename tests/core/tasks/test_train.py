@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from specdeepmap.core.data.dataset import STATISTICS_NAME, SUMMARY_NAME, Dataset
+from specdeepmap.core.data.tileindex import read_splits, write_splits
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, DeviceError
 from specdeepmap.core.jobs import PrepareJob, TileJob, TrainResult
 from specdeepmap.core.learn.callbacks import COLUMNS
@@ -634,6 +635,30 @@ def test_halving_leaves_no_folder_behind(striped: Path, tmp_path: Path, monkeypa
     (folder,) = (dataset / "runs").iterdir()
     assert result.model_folder == folder / "models"
     assert json.loads((folder / "models" / "job.json").read_text(encoding="utf-8"))["batch_size"] == 2
+
+
+def test_an_epoch_to_unfreeze_that_never_comes_is_told(striped: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    first = train(striped, tmp_path / "first", progress, epochs=1, unfreeze_epoch=1)
+    assert "UNFREEZE_EPOCH has no effect: no backbone is frozen." in progress.warnings
+    progress = Recorder()
+    train(striped, tmp_path / "second", progress, epochs=2, unfreeze_epoch=2, weights_file=first.last_checkpoint)
+    assert "UNFREEZE_EPOCH is 2, and there are 2 EPOCHS: the backbone stays frozen." in progress.warnings
+
+
+def test_a_class_without_training_pixels_is_told(tmp_path: Path) -> None:
+    image, labels = stripes()
+    labels[:32][labels[:32] == 4] = 0
+    dataset = dataset_of(tmp_path, image, labels, train_percent=50.0, validation_percent=50.0)
+    table = dataset / "tiles.gpkg"
+    splits = {name: "train" if int(name.rpartition("_")[2]) < 32 else "validation" for name in read_splits(table)}
+    write_splits(table, splits)
+    perform(PrepareJob(data_folder=dataset, split="given"), Progress())
+    progress = Recorder()
+    train(dataset, tmp_path, progress, epochs=1)
+    assert any(
+        "No training chip holds a pixel of class 4, which cannot be learnt" in text for text in progress.warnings
+    )
 
 
 def test_augmentations_that_are_switched_off_are_told(striped: Path, tmp_path: Path) -> None:

@@ -190,6 +190,16 @@ def test_all_epochs_done(shared_out: Path, half: Path) -> None:
         resume(shared_out, half, epochs=2)
 
 
+def test_a_run_that_has_ended_goes_on_at_the_rate_of_the_longer_one(shared_out: Path, tmp_path: Path) -> None:
+    """At the end of the cosine the rate is 0; the first step of the longer run was made with it."""
+    settings = {"architecture": SMALL, "learning_rate": 0.01}
+    train(shared_out, tmp_path / "short", epochs=2, **settings)
+    result = train(shared_out, tmp_path / "short", epochs=5, resume=True, **settings)
+    longer = train(shared_out, tmp_path / "longer", epochs=5, **settings)
+    rates, wanted = ([row["lr"] for row in history(each.history_csv)] for each in (result, longer))
+    assert rates[2:] == wanted[2:] and rates[2] > 0
+
+
 def test_more_epochs_than_at_first(shared_out: Path, half: Path) -> None:
     progress = Recorder()
     settings = {"architecture": SMALL, "epochs": EPOCHS + 1, "resume": True}
