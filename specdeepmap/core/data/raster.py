@@ -254,8 +254,14 @@ class Raster:
         return values, valid
 
     def _read_bands(self, box: tuple[int, int, int, int]) -> Any:
-        """Read all bands of a box ``(x, y, width, height)``; None, or an exception, where GDAL cannot."""
-        return self._dataset.ReadAsArray(*box, buf_type=self.type_code)
+        """Read all bands of a box ``(x, y, width, height)``; None, or an exception, where GDAL cannot.
+
+        What is stored pixel by pixel stays so in memory: networks want it like that.
+        """
+        if not self._direct:
+            return self._dataset.ReadAsArray(*box, buf_type=self.type_code)
+        pixels = self._dataset.ReadAsArray(*box, buf_type=self.type_code, interleave="pixel")
+        return None if pixels is None else pixels.transpose(2, 0, 1)
 
     def read_padded(self, window: Window, mirror: bool) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read a window that may reach over the border.
