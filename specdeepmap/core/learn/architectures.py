@@ -133,7 +133,7 @@ AUTO = "auto"
 """Stands for the design that ``choose_architecture`` takes."""
 
 SPARSE_PIXELS = 3_000_000
-"""Labelled pixels below which a compact network is taken: up to there it was measured to be ahead, see the benchmarks."""
+"""Labelled pixels below which a compact network is taken: it is ahead up to there, see the benchmarks."""
 
 
 def choose_architecture(bands: int, chip_size: int, labelled: int, backbone: bool) -> tuple[str, str]:
