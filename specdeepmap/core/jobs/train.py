@@ -44,11 +44,11 @@ class TrainJob(Job):
         "choice",
         "Architecture",
         "The network's design. auto takes spectral with less than three million labelled pixels and unet otherwise, "
-        "and the log says which and why. unet is a sound choice for many labels; unetplusplus joins scales more densely and is "
-        "slower; deeplabv3plus, deeplabv3, pspnet and upernet see wide surroundings; segformer, fpn and linknet have "
-        "light decoders; manet and pan use attention (pan pads chips below 128 pixels); dpt works with vision "
-        "transformers as backbone. spectral is a compact network for few labels and many bands, justo_unet_simple a "
-        "tiny one made for satellites; both have no backbone. Default: auto.",
+        "and the log says which and why. unet is a sound choice for many labels; unetplusplus joins scales more "
+        "densely and is slower; deeplabv3plus, deeplabv3, pspnet and upernet see wide surroundings; segformer, fpn and "
+        "linknet have light decoders; manet and pan use attention (pan pads chips below 128 pixels); dpt works with "
+        "vision transformers as backbone. spectral is a compact network for few labels and many bands, "
+        "justo_unet_simple a tiny one made for satellites; both have no backbone. Default: auto.",
         AUTO,
         options=lambda: {AUTO: "Automatic", **titles(ARCHITECTURES)()},
     )
