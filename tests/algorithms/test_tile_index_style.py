@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from specdeepmap.core.data.raster import Grid
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.tileindex import TileRecord, write_index, write_splits
 from tests.helpers import TRANSFORM, utm
 

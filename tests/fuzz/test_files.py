@@ -249,7 +249,7 @@ def test_histories(tmp_path: Path, raw: bytes) -> None:
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tile index with two chips."""
-    from specdeepmap.core.data.raster import Grid
+    from specdeepmap.core.data.grid import Grid
     from specdeepmap.core.data.tileindex import TileRecord, write_index
 
     path = tmp_path_factory.mktemp("index") / "tiles.gpkg"

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
 from specdeepmap.core.data.dataset import ChipPair, Dataset
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.labels import names_and_colors, read_label_chip
 from specdeepmap.core.data.parallel import in_threads
-from specdeepmap.core.data.raster import Grid, Raster, damage_told
+from specdeepmap.core.data.raster import Raster, damage_told
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.progress import Progress
 

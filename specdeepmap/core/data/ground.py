@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.raster import Extent, Grid, extents_in
+from specdeepmap.core.data.grid import Extent, Grid, extents_in
 from specdeepmap.core.data.splits import LEFT_OUT, Assignment
 from specdeepmap.core.errors import RasterError
 

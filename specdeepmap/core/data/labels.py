@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from osgeo import gdal
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
-from specdeepmap.core.data.raster import Grid, Raster, bounds_in, damage_told, open_input
+from specdeepmap.core.data.grid import Grid, bounds_in
+from specdeepmap.core.data.raster import Raster, damage_told, open_input
 from specdeepmap.core.data.tiling import Window, block_windows
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError
 from specdeepmap.core.progress import Progress

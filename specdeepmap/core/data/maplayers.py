@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
-from specdeepmap.core.data.raster import Grid, Raster, cache_need
+from specdeepmap.core.data.grid import Grid
+from specdeepmap.core.data.raster import Raster, cache_need
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.data.writer import MAP_OPTIONS, GeoTiff
 from specdeepmap.core.progress import Progress

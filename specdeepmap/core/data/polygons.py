@@ -18,7 +18,8 @@ from osgeo import gdal, ogr, osr
 
 from specdeepmap.core.data.callback import GdalCallback, expect
 from specdeepmap.core.data.classes import ClassTable
-from specdeepmap.core.data.raster import Grid, Raster, spatial_reference
+from specdeepmap.core.data.grid import Grid, spatial_reference
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import Canceled, ConfigError, RasterError
 from specdeepmap.core.progress import Progress
 

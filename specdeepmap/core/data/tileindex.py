@@ -12,7 +12,7 @@ from pathlib import Path
 
 from osgeo import gdal, ogr, osr
 
-from specdeepmap.core.data.raster import Grid, spatial_reference
+from specdeepmap.core.data.grid import Grid, spatial_reference
 from specdeepmap.core.errors import DatasetError, RasterError
 
 LAYER = "tiles"

@@ -10,7 +10,7 @@ import numpy as np
 from osgeo import gdal, ogr, osr
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry
-from specdeepmap.core.data.raster import Grid, spatial_reference
+from specdeepmap.core.data.grid import Grid, spatial_reference
 from specdeepmap.core.data.vectorsource import VectorSource, find_class_field, kind_of
 from specdeepmap.core.data.writer import GeoTiff
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError

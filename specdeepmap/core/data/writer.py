@@ -17,7 +17,7 @@ from osgeo import gdal, gdal_array
 from specdeepmap.core.data.bands import Band, write_bands
 from specdeepmap.core.data.callback import GdalCallback
 from specdeepmap.core.data.classes import UNLABELLED, ClassTable
-from specdeepmap.core.data.raster import Grid
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
 from specdeepmap.core.progress import Progress

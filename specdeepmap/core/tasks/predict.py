@@ -12,11 +12,12 @@ from pathlib import Path
 from specdeepmap import __version__
 from specdeepmap.core.data.bandmatch import match_bands, reordered
 from specdeepmap.core.data.chips import image_stem
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.mapcheck import score_map
 from specdeepmap.core.data.maplayers import MAP, MEASURES, PROBABILITIES, Layers
 from specdeepmap.core.data.polygons import companions, driver_name, other_layers, polygonize
-from specdeepmap.core.data.raster import Grid, Raster, check_nodata, open_input, warn_of_points
+from specdeepmap.core.data.raster import Raster, check_nodata, open_input, warn_of_points
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
 from specdeepmap.core.data.sieve import sieve
 from specdeepmap.core.data.tiling import Window

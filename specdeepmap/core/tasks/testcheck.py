@@ -21,9 +21,10 @@ from specdeepmap.core.data.dataset import (
     ChipPair,
     read_pairs,
 )
+from specdeepmap.core.data.grid import Extent
 from specdeepmap.core.data.ground import leaks
 from specdeepmap.core.data.labels import names_and_colors
-from specdeepmap.core.data.raster import Extent, Raster
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import ConfigError, DatasetError
 from specdeepmap.core.jobs import EvaluateJob
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_classes, warn_of_other_values

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from osgeo import osr
 
+from specdeepmap.core.data.grid import Extent, Grid
 from specdeepmap.core.data.ground import (
     automatic_block_size,
     common_grounds,
@@ -18,7 +19,6 @@ from specdeepmap.core.data.ground import (
     leaks,
     without_neighbours,
 )
-from specdeepmap.core.data.raster import Extent, Grid
 from specdeepmap.core.data.splits import LEFT_OUT
 from tests.helpers import TRANSFORM, Array, utm
 

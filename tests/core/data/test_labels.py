@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from osgeo import gdal
 
 from specdeepmap.core.data.classes import ClassEntry
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.labels import LabelRaster
-from specdeepmap.core.data.raster import Grid
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError
 from tests.helpers import TRANSFORM, Array, Recorder, utm, write_raster

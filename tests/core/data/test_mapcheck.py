@@ -13,9 +13,10 @@ from osgeo import gdal
 
 from specdeepmap.core.data import mapcheck
 from specdeepmap.core.data.classes import ClassTable
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
 from specdeepmap.core.data.mapcheck import AGREEMENT, score_map
-from specdeepmap.core.data.raster import Grid, Raster
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import Canceled, DatasetError, RasterError
 from tests.helpers import TRANSFORM, Array, Recorder, full_disk, read_pixels, utm, write_raster

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from osgeo import gdal
 
 from specdeepmap.core.data.bandmatch import reordered
-from specdeepmap.core.data.raster import Grid, Raster, bounds_in
+from specdeepmap.core.data.grid import Grid, bounds_in
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
 from tests.helpers import TRANSFORM, Array, utm, write_raster

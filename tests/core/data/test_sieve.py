@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from osgeo import gdal
 
 from specdeepmap.core.data.classes import ClassTable
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.labels import names_and_colors
-from specdeepmap.core.data.raster import Grid
 from specdeepmap.core.data.sieve import limits, sieve
 from specdeepmap.core.data.writer import GeoTiff
 from specdeepmap.core.errors import Canceled, RasterError

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from osgeo import gdal, ogr
 
-from specdeepmap.core.data.raster import Grid, bounds_in
+from specdeepmap.core.data.grid import Grid, bounds_in
 from specdeepmap.core.data.tileindex import TileRecord, read_splits, write_index, write_splits
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import DatasetError, RasterError

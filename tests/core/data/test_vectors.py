@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from osgeo import gdal, ogr, osr
 
-from specdeepmap.core.data.raster import Grid
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.vectors import burn_vectors
 from specdeepmap.core.data.vectorsource import VectorSource, is_vector
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError

@@ -11,8 +11,9 @@ from osgeo import gdal
 
 from specdeepmap.core.data.bands import Band
 from specdeepmap.core.data.classes import ClassTable
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.labels import names_and_colors
-from specdeepmap.core.data.raster import Grid, Raster
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.data.writer import GeoTiff, build_overviews, overview_levels, write_class_chip
 from specdeepmap.core.errors import RasterError

@@ -14,7 +14,7 @@ from osgeo import gdal
 
 from specdeepmap.core.data.classes import ClassTable, class_weights
 from specdeepmap.core.data.dataset import Dataset
-from specdeepmap.core.data.raster import Grid
+from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.splits import SPLIT_NAMES
 from specdeepmap.core.data.tileindex import read_splits, write_splits
 from specdeepmap.core.data.writer import write_class_chip

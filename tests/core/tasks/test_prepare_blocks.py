@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specdeepmap.core.data.raster import Extent, Raster
+from specdeepmap.core.data.grid import Extent
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.splits import SPLIT_NAMES
 from specdeepmap.core.data.tileindex import read_splits
 from specdeepmap.core.errors import ConfigError

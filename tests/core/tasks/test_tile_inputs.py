@@ -12,8 +12,9 @@ import pytest
 from osgeo import gdal, ogr
 
 from specdeepmap.core.data.classes import ClassEntry
+from specdeepmap.core.data.grid import spatial_reference
 from specdeepmap.core.data.labels import names_and_colors
-from specdeepmap.core.data.raster import Raster, spatial_reference
+from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError
 from specdeepmap.core.jobs import TileJob, TileResult
