@@ -254,10 +254,16 @@ def _cost(sums: Floats, total: Floats, targets: Floats | None) -> Floats:
 
 
 def _cost_of(counts: NDArray[np.int64], assignment: Assignment, targets: Floats) -> float:
-    """Cost of a split of single chips; classes of chips that are left out could be in a set, too."""
+    """Cost of a thinned split of single chips: shares are those of the chips that are left, and each that went costs.
+
+    Classes of chips that are left out count as missing: they could be in a set.
+    """
     groups = _Groups(counts.astype(np.float64), (counts > 0).astype(np.float64), np.ones(len(counts)))
     sums = np.stack([groups.features[assignment == index].sum(axis=0) for index in range(LEFT_OUT + 1)])
-    return float(_cost(sums[None], groups.chips.sum(axis=0), targets)[0])
+    gone = float(sums[LEFT_OUT, -1])
+    wanted = targets[:LEFT_OUT] * (len(counts) - gone) / targets[:LEFT_OUT].sum()
+    cost = _cost(sums[None], groups.chips.sum(axis=0), np.array([*wanted, gone]))
+    return float(cost[0]) + abs(gone - float(targets[LEFT_OUT])) / len(counts)
 
 
 def _spread(pixels: Floats) -> Floats:
