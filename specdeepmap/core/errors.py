@@ -19,6 +19,10 @@ class RasterError(SpecDeepMapError, OSError):
     """A raster cannot be read, written or used."""
 
 
+class NoRasterError(RasterError):
+    """GDAL opens no raster by a name."""
+
+
 class DatasetError(SpecDeepMapError, ValueError):
     """A folder of chips, or a table beside them, is not what it should be."""
 
@@ -48,6 +52,7 @@ ERRORS: dict[str, type[SpecDeepMapError]] = {
     for kind in (
         ConfigError,
         RasterError,
+        NoRasterError,
         DatasetError,
         CheckpointError,
         DeviceError,

@@ -21,16 +21,12 @@ from osgeo import gdal, gdal_array
 from specdeepmap.core.data.bands import Band, read_bands, read_nodata
 from specdeepmap.core.data.grid import NOWHERE, Grid
 from specdeepmap.core.data.tiling import Window
-from specdeepmap.core.errors import ConfigError, RasterError
+from specdeepmap.core.errors import ConfigError, NoRasterError, RasterError
 from specdeepmap.core.progress import Progress
 
 _WIDEST_CACHE = 256 * 2**20
 _HUGE = 1e30  # no measured value is
 _MANY_BANDS = 50  # with fewer, GDAL's way through its cache is as fast, see the benchmarks
-
-
-class NoRasterError(RasterError):
-    """GDAL opens no raster by a name."""
 
 
 class Raster:
