@@ -6,7 +6,7 @@ Labels are ``(rows, columns)`` of uint8; 0 is unlabelled.
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,20 +179,18 @@ def _placed(warped: gdal.Dataset, grid: Grid) -> gdal.Dataset:
 
     GDAL only makes such that are not, but reads others.
     """
-    document = ElementTree.fromstring(warped.GetMetadata("xml:VRT")[0])  # noqa: S314 - GDAL wrote it
-    transformer = "GDALWarpOptions/Transformer/GenImgProjTransformer/"
-    inverse = gdal.InvGeoTransform(grid.transform)
-    places = (
-        ("GeoTransform", grid.transform),
-        (f"{transformer}DstGeoTransform", grid.transform),
-        (f"{transformer}DstInvGeoTransform", inverse),
-    )
-    for name, numbers in places:
-        entry = document.find(name)
-        if entry is None:
+    text = warped.GetMetadata("xml:VRT")[0]
+    places = {
+        "GeoTransform": grid.transform,
+        "DstGeoTransform": grid.transform,
+        "DstInvGeoTransform": gdal.InvGeoTransform(grid.transform),
+    }
+    for name, numbers in places.items():
+        entry = f"<{name}>{','.join(map(repr, numbers))}</{name}>"
+        text, found = re.subn(f"<{name}>[^<]*</{name}>", entry, text)
+        if found != 1:
             raise RasterError("GDAL describes a warped raster in an unknown way.")
-        entry.text = ",".join(map(repr, numbers))
-    return gdal.Open(ElementTree.tostring(document, encoding="unicode"))
+    return gdal.Open(text)
 
 
 def check_values(values: NDArray[np.generic], name: str) -> None:

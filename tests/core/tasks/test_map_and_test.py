@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from specdeepmap.core.jobs import EvaluateJob, PredictJob
+from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.tasks import perform
 from tests.chips import cut, noisy_stripes, train
@@ -27,7 +28,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def unet(shared_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A U-Net that sees only the surroundings of a pixel, so that the mapper takes large tiles."""
+    """A U-Net that sees only the surroundings of a pixel, so that the middle of large tiles says the same in all."""
     return train(shared_out, tmp_path_factory.mktemp("unet"), backbone="resnet18", epochs=4).best_checkpoint
 
 
@@ -61,16 +62,16 @@ def predicted(ground: tuple[Path, Path], size: int, model: Path, folder: Path) -
 
 
 def test_a_raster_of_one_tile_is_predicted_alike(ground: tuple[Path, Path], unet: Path, tmp_path: Path) -> None:
-    image = read_pixels(ground[0])
-    for (x, y), chip in predicted(ground, 64, unet, tmp_path).items():
-        part = write_raster(tmp_path / "part.tif", image[:, y : y + 64, x : x + 64])
+    image, size = read_pixels(ground[0]), load_checkpoint(unet)[0].chip_width
+    for (x, y), chip in predicted(ground, size, unet, tmp_path).items():
+        part = write_raster(tmp_path / "part.tif", image[:, y : y + size, x : x + size])
         assert np.array_equal(mapped(part, unet, tmp_path / "map.tif", overlap=0.0), chip)
 
 
 def test_away_from_the_borders_of_chips_mapper_and_tester_agree(
     ground: tuple[Path, Path], unet: Path, tmp_path: Path
 ) -> None:
-    whole = mapped(ground[0], unet, tmp_path / "map.tif", overlap=10.0)
+    whole = mapped(ground[0], unet, tmp_path / "map.tif", overlap=10.0, tile=128)
     same = total = 0
     for (x, y), chip in predicted(ground, 128, unet, tmp_path).items():
         inner = np.s_[32:-32, 32:-32]

