@@ -18,7 +18,8 @@ from specdeepmap.core.data.writer import GeoTiff, write_class_chip
 from specdeepmap.core.errors import RasterError
 from specdeepmap.core.progress import Progress
 
-_NAME = re.compile(r"(?P<stem>.*)_tile_\d+_\d+\.tif(\..+)?", re.DOTALL)
+_PLACE = re.compile(r"(?P<stem>.*)_tile_(?P<x>\d+)_(?P<y>\d+)", re.DOTALL)
+_NAME = re.compile(rf"{_PLACE.pattern}\.tif(\..+)?", re.DOTALL)  # of a chip's file, or of one beside it
 _BLOCK = 256  # pixels; rows and columns read at once, of all bands, when a whole image is searched
 
 _ROWS_COMPARED = 16  # of a chip
@@ -126,6 +127,18 @@ def image_stem(image: Raster) -> str:
     return Path(files[0] if files else image.name).stem.lstrip(".") or "image"
 
 
+def place_of(name: str) -> tuple[str, int, int]:
+    """Give the stem of the image that a chip was cut from, and the column and row where, as its name says.
+
+    Raises:
+        ValueError: if it is no name of a chip that the Raster Splitter gives.
+    """
+    place = _PLACE.fullmatch(name)
+    if place is None:
+        raise ValueError(f"{name} says no place")
+    return place["stem"], int(place["x"]), int(place["y"])
+
+
 def chips_of(folder: Path, stem: str) -> list[Path]:
     """List the chips of an image in a folder, with their side files."""
     named = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())
@@ -141,7 +154,7 @@ def difference_from(image: Raster, path: Path) -> str:
         RasterError: if one of them cannot be read.
     """
     chip = Raster.open(path)
-    column, row = map(int, path.stem.rpartition("_tile_")[2].split("_"))
+    column, row = place_of(path.stem)[1:]
     there, here = chip.grid, image.grid.cut(Window(column, row, 1, 1))
     pixel = max(map(abs, here.transform[1:3]))
     if not there.same_crs(here) or not np.allclose(there.transform, here.transform, rtol=0, atol=0.01 * pixel):

@@ -33,6 +33,8 @@ SUMMARY_NAME = "Summary_train_val.csv"
 STATISTICS_NAME = "Normalize_Bands.csv"
 INDEX_NAME = "tiles.gpkg"
 REPORT_NAME = "dataset_report.html"
+FILES = (*CSV_NAMES.values(), SUMMARY_NAME, STATISTICS_NAME, INDEX_NAME, REPORT_NAME)
+"""What makes a dataset of a folder of chips."""
 
 _TITLES = ("Train", "Validation", "Test")  # of the sets, in the summary's columns
 

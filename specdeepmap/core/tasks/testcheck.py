@@ -3,24 +3,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from specdeepmap.core.data.census import source_of
-from specdeepmap.core.data.dataset import (
-    CSV_NAMES,
-    INDEX_NAME,
-    REPORT_NAME,
-    STATISTICS_NAME,
-    SUMMARY_NAME,
-    ChipPair,
-    read_pairs,
-)
+from specdeepmap.core.data.chips import place_of
+from specdeepmap.core.data.dataset import CSV_NAMES, FILES, ChipPair, read_pairs
 from specdeepmap.core.data.grid import Extent
 from specdeepmap.core.data.ground import leaks
 from specdeepmap.core.data.labels import names_and_colors
@@ -34,8 +27,6 @@ from specdeepmap.core.progress import Progress
 
 MOST_SOURCES = 50
 """Images that a chip of is looked at, at most: chips that another program named are an image each."""
-
-_PLACE = re.compile(r"(?P<source>.*)_tile_(?P<x>-?\d+)_(?P<y>-?\d+)")
 
 
 class Warned(Progress):
@@ -158,9 +149,10 @@ def _names_in(table: Path) -> Iterator[str]:
 def _boxes(names: Sequence[str], size: tuple[int, int]) -> Mapping[str, list[Extent]]:
     """Give the boxes of chips by their image, in its pixels; of those whose names say where they lie."""
     found: dict[str, list[Extent]] = {}
-    for place in filter(None, map(_PLACE.fullmatch, names)):
-        x, y = int(place["x"]), int(place["y"])
-        found.setdefault(place["source"], []).append((x, y, x + size[0], y + size[1]))
+    for name in names:
+        with suppress(ValueError):
+            source, x, y = place_of(name)
+            found.setdefault(source, []).append((x, y, x + size[0], y + size[1]))
     return found
 
 
@@ -170,8 +162,7 @@ def _check_outputs(job: EvaluateJob, pairs: Sequence[ChipPair]) -> None:
     Raises:
         ConfigError: if one would.
     """
-    tables = (*CSV_NAMES.values(), SUMMARY_NAME, STATISTICS_NAME, INDEX_NAME, REPORT_NAME)
-    inputs = [job.test_csv.with_name(name) for name in tables]
+    inputs = [job.test_csv.with_name(name) for name in FILES]
     inputs += [job.checkpoint.with_suffix(".json"), *(path for pair in pairs for path in (pair.image, pair.label))]
     folders = {path.parent: path.parent.resolve() for path in inputs}
     known = {folders[path.parent] / path.name for path in inputs}
