@@ -64,31 +64,66 @@ class Normalization(Record):
         """Give the normalization that only scales."""
         return cls(scale=scale, mean=(0.0,) * count, std=(1.0,) * count, bad=bad or (False,) * count)
 
-    def apply(self, values: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def apply(
+        self, values: NDArray[np.generic], valid: NDArray[np.bool_], pixels: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Normalise an image ``(bands, rows, columns)``; missing pixels and bad bands become 0.
 
         0 is the mean of a normalised band: a network sees missing data as average, never as an extreme.
         Computed in float32, one multiplication and one addition per value. Some rows at a time, so that what is between
         stays in the processor's cache, and so that turning the bands round costs nothing.
 
+        Args:
+            values: raw ones.
+            valid: which of them are data.
+            pixels: where to put the result, ``(rows, columns, bands)``; by default in memory of its own.
+
         Returns:
             ``(bands, rows, columns)`` with the bands of a pixel side by side in memory, as networks want them.
         """
         bands, rows, columns = values.shape
         bad = np.asarray(self.bad, np.bool_)
-        factor, offset = (numbers.reshape(-1, 1, 1) for numbers in self._linear())
-        pixels = np.empty((rows, columns, bands), np.float32)
+        side_by_side = values.strides[0] == values.itemsize and values.strides[2] == bands * values.itemsize
+        scaled = _pixels_scaled if side_by_side else _bands_scaled
+        factor, offset = (np.tile(numbers, columns) for numbers in self._linear())
+        if pixels is None:
+            pixels = np.empty((rows, columns, bands), np.float32)
         step = max(_BLOCK // max(bands * columns, 1), 1)
         with np.errstate(invalid="ignore", over="ignore"):  # missing pixels may hold anything
             for start in range(0, rows, step):
                 part = np.s_[:, start : start + step]
-                block = np.multiply(values[part], factor, dtype=np.float32, casting="unsafe")  # no copy before
-                block += offset
+                block = scaled(values[part], factor, offset)
                 if not (used := valid[part]).all():
                     np.copyto(block, 0, where=~used)
                 block[bad] = 0
                 pixels[start : start + step] = block.transpose(1, 2, 0)
         return pixels.transpose(2, 0, 1)
+
+
+def _pixels_scaled(
+    values: NDArray[np.generic], factor: NDArray[np.float32], offset: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scale ``(bands, rows, columns)`` that lie pixel by pixel in memory, a row of pixels at a stretch.
+
+    Args:
+        values: any numbers.
+        factor, offset: of each band of each pixel of a row.
+    """
+    bands, rows, columns = values.shape
+    scaled = values.transpose(1, 2, 0).reshape(rows, columns * bands).astype(np.float32)
+    scaled *= factor
+    scaled += offset
+    return scaled.reshape(rows, columns, bands).transpose(2, 0, 1)
+
+
+def _bands_scaled(
+    values: NDArray[np.generic], factor: NDArray[np.float32], offset: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scale ``(bands, rows, columns)`` that lie band by band in memory; arguments as for ``_pixels_scaled``."""
+    bands = len(values)
+    scaled = np.multiply(values, factor[:bands, None, None], dtype=np.float32, casting="unsafe")  # no copy before
+    scaled += offset[:bands, None, None]
+    return scaled
 
 
 @dataclass(frozen=True, eq=False)

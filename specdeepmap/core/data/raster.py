@@ -122,7 +122,24 @@ class Raster:
 
     def cache_need(self, rows: int, columns: int) -> int:
         """Give the bytes of the blocks that a window of so many rows and columns touches, see ``cache_need``."""
-        return cache_need(self._dataset, rows, columns)
+        return 0 if self._direct else cache_need(self._dataset, rows, columns)
+
+    def expect_windows(self, rows: int, columns: int, count: int) -> tuple[int, int]:
+        """Say how windows are best read that lie row by row, side by side in each.
+
+        Args:
+            rows, columns: of a window.
+            count: of neighbours that may be read at a time.
+
+        Returns:
+            As many neighbours as to read at a time, so that the blocks that they touch fit into the cache; and the
+            bytes that the cache needs: where blocks are higher than windows, those of a whole row of them, which the
+            next row of windows needs again.
+        """
+        while count > 1 and self.cache_need(rows, count * columns) > _WIDEST_CACHE // 2:
+            count //= 2
+        again = self._dataset.GetRasterBand(1).GetBlockSize()[1] > rows
+        return count, self.cache_need(rows, self.width if again else count * columns)
 
     @property
     def dataset(self) -> gdal.Dataset:
@@ -324,7 +341,10 @@ def _better_directly(dataset: gdal.Dataset, name: str) -> bool:
 
 
 def _directly_opened(name: str, options: list[str]) -> gdal.Dataset:
-    """Open a file so that it is read without the cache."""
+    """Open a file so that it is read without the cache.
+
+    Not mapped into memory, though that would be faster: where a mapped file is cut off, the process dies.
+    """
     gdal.SetThreadLocalConfigOption("GTIFF_DIRECT_IO", "YES")
     try:
         return gdal.OpenEx(name, gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR, open_options=options)
@@ -379,11 +399,18 @@ def _side_file_matters(name: str) -> bool:
 
 
 def _picked(values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
-    """Pick rows and columns of ``(bands, rows, columns)``: an axis at a time, and whole rows first, is fastest."""
-    for axis, places in ((1, rows), (2, columns)):
-        if not np.array_equal(places, np.arange(values.shape[axis])):
-            values = values.take(places, axis=axis)
-    return values
+    """Pick rows and columns of ``(bands, rows, columns)``: an axis at a time, and whole rows first, is fastest.
+
+    What is stored pixel by pixel stays so.
+    """
+    if (pixels := values.transpose(1, 2, 0)).flags.c_contiguous:
+        return _taken(_taken(pixels, 0, rows), 1, columns).transpose(2, 0, 1)
+    return _taken(_taken(values, 1, rows), 2, columns)
+
+
+def _taken(values: NDArray[Any], axis: int, places: NDArray[np.intp]) -> NDArray[Any]:
+    """Take places along an axis; the array itself where that is all, in order."""
+    return values if np.array_equal(places, np.arange(values.shape[axis])) else values.take(places, axis=axis)
 
 
 def _mirrored(start: int, end: int, size: int) -> NDArray[np.intp]:

@@ -24,8 +24,8 @@ from specdeepmap.core.learn.loader import channels_last, stacked
 from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, reuse_memory
 from specdeepmap.core.progress import Progress
 
-Images = Sequence[NDArray[np.float32]]
-"""Of one size, each ``(bands, rows, columns)``, from ``card.normalization.apply``."""
+Images = Sequence[NDArray[np.float32]] | NDArray[np.float32]
+"""Of one size, each ``(bands, rows, columns)``, from ``card.normalization.apply``; or all in one array."""
 
 _Read = Callable[[Tensor], Tensor]
 """A way to read logits ``(N, K, H, W)``."""
@@ -170,8 +170,7 @@ class Predictor:
 
     def _run(self, images: Images, reads: Sequence[_Read]) -> list[NDArray[np.generic]]:
         with torch.inference_mode(), Hardware(self.device, self.precision).autocast():
-            tensors = [channels_last(image) for image in images]
-            batch = (stacked(tensors) if len(tensors) > 1 else tensors[0][None]).to(self.device)
+            batch = _together(images).to(self.device)
             logits = self.network(batch)
             found = [read(logits) for read in reads]
             for turn in self._turns[1:]:
@@ -206,6 +205,14 @@ class Predictor:
                 f"{parameter} {raster.name} has {raster.count} bands, but the model was trained on "
                 f"{len(self.card.bands)}. {advice}"
             )
+
+
+def _together(images: Images) -> Tensor:
+    """Give images as one batch ``(N, C, H, W)``, without a copy where they lie together."""
+    if isinstance(images, np.ndarray):
+        return torch.from_numpy(images)
+    tensors = [channels_last(image) for image in images]
+    return stacked(tensors) if len(tensors) > 1 else tensors[0][None]
 
 
 def likeliest(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -112,13 +112,9 @@ class Tile:
     raw: tuple[NDArray[np.generic], NDArray[np.bool_]] | None
     has_data: NDArray[np.bool_]
 
-    def image(self, normalization: Normalization) -> Floats | None:
-        """Give what the network sees; None where the tile has no data at all."""
-        return None if self.raw is None else normalization.apply(*self.raw)
 
-
-_Ready = tuple[Sequence[Tile], Sequence[Floats | None]]
-"""A batch, and what the network sees of each of its tiles; None for those without data."""
+_Ready = tuple[Sequence[Tile], Floats | None]
+"""A batch, and what the network sees of it, see ``network_input``."""
 
 _Result = tuple[NDArray[np.uint8] | None, Floats | None]
 """Class indices of a tile, and probabilities where they are needed; neither of one without data."""
@@ -146,11 +142,11 @@ def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, pr
     with_probabilities = layers.need_probabilities or plan.blended
     finisher = _Finisher(plan, layers, len(predictor.card.classes))
     width, height = plan.tile
-    widen_cache(image.cache_need(height, width) + layers.cache_need(height))
+    widen_cache(image.expect_windows(height, width, plan.batch)[1] + layers.cache_need(height))
 
     def prepare(batch: list[Tile]) -> _Ready:
         with _memory_told(plan, image):
-            return batch, [tile.image(predictor.card.normalization) for tile in batch]
+            return batch, network_input(batch, predictor.card.normalization)
 
     def predict(ready: _Ready) -> _Found:
         return _predict(predictor, *ready, with_probabilities)
@@ -224,18 +220,42 @@ def read_tiles(image: Raster, plan: Plan, normalization: Normalization) -> Itera
     for row in plan.read_rows:
         batch: list[Tile] = []
         full = 0
-        for column, window in enumerate(plan.rows[row]):
+        for tile in _read_row(image, plan, normalization, row):
             if full == plan.batch or len(batch) == MOST_EMPTY * plan.batch:
                 yield batch
                 batch, full = [], 0
-            with _memory_told(plan, image):
-                values, valid = image.read_padded(window.read.moved(plan.area.x, plan.area.y), mirror=True)
-                valid[~image.good] = False
-                has_data = data_mask(valid, normalization)
-            empty = not has_data.any()
-            full += not empty
-            batch.append(Tile(row, column, window, None if empty else (values, valid), has_data))
+            full += tile.raw is not None
+            batch.append(tile)
         yield batch
+
+
+def _read_row(image: Raster, plan: Plan, normalization: Normalization, row: int) -> Iterator[Tile]:
+    """Read a row of tiles, some of them at a time: what neighbours share is read once."""
+    windows = plan.rows[row]
+    count = image.expect_windows(plan.tile[1], plan.tile[0], plan.batch)[0]
+    for start in range(0, len(windows), count):
+        with _memory_told(plan, image):
+            tiles = _read_strip(image, plan, normalization, row, slice(start, start + count))
+        yield from tiles
+
+
+def _read_strip(image: Raster, plan: Plan, normalization: Normalization, row: int, columns: slice) -> list[Tile]:
+    """Read tiles that lie side by side."""
+    windows = plan.rows[row][columns]
+    first, last = windows[0].read, windows[-1].read
+    strip = Window(first.x, first.y, last.x_end - first.x, first.height)
+    values, valid = image.read_padded(strip.moved(plan.area.x, plan.area.y), mirror=True)
+    valid[~image.good] = False
+    has_data = data_mask(valid, normalization)
+    parts = [np.s_[..., window.read.x - first.x : window.read.x_end - first.x] for window in windows]
+    empty = [not has_data[part].any() for part in parts]
+    raw = [None if nothing else (values[part], valid[part]) for nothing, part in zip(empty, parts, strict=True)]
+    if any(empty):  # or a batch would hold many strips, for some tiles of each
+        raw = [None if pair is None else (pair[0].copy(order="K"), pair[1].copy()) for pair in raw]
+    return [
+        Tile(row, columns.start + index, window, raw[index], has_data[part])
+        for index, (window, part) in enumerate(zip(windows, parts, strict=True))
+    ]
 
 
 @contextmanager
@@ -254,17 +274,30 @@ def _memory_told(plan: Plan, image: Raster) -> Iterator[None]:
         ) from error
 
 
-def _predict(
-    predictor: Predictor, batch: Sequence[Tile], images: Sequence[Floats | None], with_probabilities: bool
-) -> _Found:
+def network_input(tiles: Sequence[Tile], normalization: Normalization) -> Floats | None:
+    """Give what the network sees of those tiles that have data; None where none has.
+
+    Returns:
+        ``(tiles, bands, rows, columns)`` with the bands of a pixel side by side in memory.
+    """
+    raw = [tile.raw for tile in tiles if tile.raw is not None]
+    if not raw:
+        return None
+    bands, rows, columns = raw[0][0].shape
+    images = np.empty((len(raw), rows, columns, bands), np.float32)
+    for (values, valid), pixels in zip(raw, images, strict=True):
+        normalization.apply(values, valid, pixels)
+    return images.transpose(0, 3, 1, 2)
+
+
+def _predict(predictor: Predictor, batch: Sequence[Tile], images: Floats | None, with_probabilities: bool) -> _Found:
     """Run the network on the tiles of a batch that have data."""
-    seen = [image for image in images if image is not None]
     results: Iterator[_Result] = iter(())
-    if seen and with_probabilities:
-        results = zip(*predictor.both(seen), strict=True)
-    elif seen:
-        results = ((indices, None) for indices in predictor.classes(seen))
-    return batch, [(None, None) if image is None else next(results) for image in images]
+    if images is not None and with_probabilities:
+        results = zip(*predictor.both(images), strict=True)
+    elif images is not None:
+        results = ((indices, None) for indices in predictor.classes(images))
+    return batch, [(None, None) if tile.raw is None else next(results) for tile in batch]
 
 
 class _Finisher:

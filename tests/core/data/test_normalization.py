@@ -146,13 +146,23 @@ def test_impossible_statistics_are_refused(
 
 
 @given(
-    st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 50, 2**16])
+    st.integers(0, 10**6),
+    st.integers(1, 7),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([1, 50, 2**16]),
+    st.sampled_from(["by band", "by pixel", "part of a strip"]),
+    st.sampled_from(["u1", "i2", "u4", "f4", "f8"]),
 )
-def test_apply_equals_the_formula_however_many_rows_it_takes_at_a_time(
-    seed: int, bands: int, rows: int, columns: int, block: int
+def test_apply_equals_the_formula_however_many_rows_it_takes_at_a_time_and_however_they_lie(
+    seed: int, bands: int, rows: int, columns: int, block: int, order: str, dtype: str
 ) -> None:
     random = np.random.default_rng(seed)
-    image = random.integers(-3000, 9000, (bands, rows, columns)).astype("i2")
+    image = random.integers(0, 200, (bands, rows, columns)).astype(dtype)
+    if order != "by band":
+        image = image.transpose(1, 2, 0).copy().transpose(2, 0, 1)
+    if order == "part of a strip":
+        image = np.pad(image.transpose(1, 2, 0), ((0, 0), (3, 2), (0, 0))).transpose(2, 0, 1)[..., 3:-2]
     valid = random.random(image.shape) > random.choice([0.0, 0.2])
     mean, std = random.normal(0.3, 0.2, bands), random.uniform(0.01, 2, bands)
     bad = tuple((random.random(bands) < 0.2).tolist())
@@ -160,6 +170,9 @@ def test_apply_equals_the_formula_however_many_rows_it_takes_at_a_time(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("specdeepmap.core.data.normalization._BLOCK", block)
         normalized = made.apply(image, valid)
+        there = np.full((rows, columns, bands), np.nan, np.float32)
+        made.apply(image, valid, there)
+    assert there.tobytes() == normalized.transpose(1, 2, 0).tobytes()
     factor, offset = (1.0 / (1e4 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     wanted = image.astype(np.float32) * factor[:, None, None] + offset[:, None, None]
     wanted[~valid] = 0

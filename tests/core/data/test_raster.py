@@ -13,7 +13,7 @@ from osgeo import gdal
 
 from specdeepmap.core.data.bandmatch import reordered
 from specdeepmap.core.data.grid import Grid, bounds_in
-from specdeepmap.core.data.raster import Raster
+from specdeepmap.core.data.raster import Raster, widen_cache
 from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import RasterError
 from tests.helpers import TRANSFORM, Array, utm, write_raster
@@ -212,6 +212,40 @@ def test_tiles_with_many_bands_that_are_cut_off(tmp_path: Path, random: np.rando
     path.write_bytes(path.read_bytes()[:60000])
     with pytest.raises(RasterError, match=r"a\.tif cannot be read at .*: ."):
         Raster.open(path).read(Window(0, 0, 50, 40))
+
+
+def test_small_windows_decode_no_block_twice(tmp_path: Path, random: np.random.Generator) -> None:
+    """Rows of windows lower than a block need the same blocks again: the cache has to hold a row of them."""
+    image = random.integers(1, 200, (4, 128, 4096)).astype("u2")
+    options = ("TILED=YES", "BLOCKXSIZE=128", "BLOCKYSIZE=128", "COMPRESS=DEFLATE")
+    raster = Raster.open(write_raster(tmp_path / "a.tif", image, options=options))
+    count, need = raster.expect_windows(32, 32, 8)
+    assert count == 8 and image.nbytes <= need < 3 * image.nbytes
+    before = gdal.GetCacheMax()
+    try:
+        gdal.SetCacheMax(gdal.GetCacheUsed())
+        widen_cache(need)
+        raster.read(Window(0, 0, 32, 32))
+        raster.read(Window(4000, 0, 32, 32))
+        (tmp_path / "a.tif").write_bytes(b"")  # what is read now comes from the cache
+        assert np.array_equal(raster.read(Window(32, 64, 32, 32))[0], image[:, 64:96, 32:64])
+    finally:
+        gdal.SetCacheMax(before)
+
+
+@pytest.mark.parametrize(("bands", "together"), [(4, 128), (40, 32), (200, 1)])
+def test_windows_are_read_together_as_far_as_their_blocks_fit_into_the_cache(
+    tmp_path: Path, bands: int, together: int
+) -> None:
+    """GDAL may decode wide blocks band by band, and would do so anew for each."""
+    options = ("TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512", "COMPRESS=DEFLATE", "SPARSE_OK=TRUE")
+    empty = gdal.GetDriverByName("GTiff").Create(str(tmp_path / "a.tif"), 20000, 600, bands, gdal.GDT_UInt16, options)
+    empty.FlushCache()
+    raster = Raster.open(tmp_path / "a.tif")
+    count, need = raster.expect_windows(64, 64, 128)
+    assert count == together and (count == 1 or raster.cache_need(64, count * 64) <= 2**27)
+    assert need >= (512 + 64) * 20000 * bands * 2, "a row of blocks and what reaches over it"
+    assert raster.expect_windows(1024, 1024, 1)[1] < raster.cache_need(1024, 20000)
 
 
 def test_a_container_without_bands_is_named(tmp_path: Path) -> None:

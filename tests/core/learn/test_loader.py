@@ -25,7 +25,7 @@ from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.learn import loader
 from specdeepmap.core.learn.loader import Chips, Loader, Order, collate, fits_in_memory, free_memory, load_chip
-from specdeepmap.core.tasks.mapping import Plan, read_tiles
+from specdeepmap.core.tasks.mapping import Plan, network_input, read_tiles
 from tests.helpers import Array, write_raster
 
 pytestmark = pytest.mark.torch
@@ -334,11 +334,11 @@ def test_all_four_ways_to_network_input_give_the_same_bits(tmp_path: Path, rando
     tested = load_chip(pair, normalization)
     window = Window(7, 5, 21, 16)
     ((mapped,),) = list(read_tiles(Raster.open(scene), Plan(window, (21, 16), 0, 1), normalization))
-    seen = mapped.image(normalization)
+    seen = network_input([mapped], normalization)
     assert seen is not None
     wanted = tested.image.tobytes()
     assert trained[0].numpy().tobytes() == trained[1].numpy().tobytes() == wanted
-    assert validated[0].numpy().tobytes() == seen.tobytes() == wanted
+    assert validated[0].numpy().tobytes() == seen[0].tobytes() == wanted
     assert np.array_equal(tested.has_data, mapped.has_data)
     assert (~tested.has_data).sum() == 16 and not tested.has_data[12, 4]
     assert np.array_equal(encoded[0].numpy() == IGNORE_INDEX, ~tested.has_data)

@@ -19,7 +19,7 @@ from specdeepmap.core.learn.architectures import ARCHITECTURES, build_network
 from specdeepmap.core.learn.checkpoint import load_checkpoint
 from specdeepmap.core.learn.loader import Chips, load_chip
 from specdeepmap.core.learn.predictor import BATCH_PIXELS, Predictor
-from specdeepmap.core.tasks.mapping import Plan, read_tiles
+from specdeepmap.core.tasks.mapping import Plan, network_input, read_tiles
 from tests.helpers import Recorder, write_raster
 
 pytestmark = pytest.mark.torch
@@ -46,9 +46,9 @@ def test_training_tester_and_mapper_see_the_same_bits(dataset_folder: Path, pred
         tested = load_chip(pair, predictor.card.normalization)
         window = Window(*offsets(pair.name), 32, 32)
         (mapped,) = next(read_tiles(image, Plan(window, (32, 32), 0, 1), predictor.card.normalization))
-        seen = mapped.image(predictor.card.normalization)
+        seen = network_input([mapped], predictor.card.normalization)
         assert seen is not None
-        assert trained.numpy().tobytes() == tested.image.tobytes() == seen.tobytes()
+        assert trained.numpy().tobytes() == tested.image.tobytes() == seen[0].tobytes()
         assert np.array_equal(tested.has_data, mapped.has_data)
         assert np.array_equal(dataset.classes.encode(tested.labels), encoded.numpy())
         missing += int((~mapped.has_data).sum())

@@ -25,7 +25,7 @@ from specdeepmap.core.jobs import PredictJob, PredictResult
 from specdeepmap.core.learn import predictor as predictor_module
 from specdeepmap.core.learn.architectures import ARCHITECTURES, Architecture
 from specdeepmap.core.learn.predictor import Predictor, turned
-from specdeepmap.core.tasks.mapping import Plan, map_area, read_tiles
+from specdeepmap.core.tasks.mapping import Plan, map_area, network_input, read_tiles
 from specdeepmap.core.tasks.predict import predict_raster
 from tests.helpers import Array, Recorder, read_pixels, snapshot, write_raster
 from tests.maps import CLASSES, NODATA, invent, write_image, write_model
@@ -498,3 +498,47 @@ def test_a_wide_stretch_without_data_is_read_bit_by_bit(tmp_path: Path) -> None:
     plan = Plan(Window(0, 0, 3000, 16), (16, 16), 0, 2)
     sizes = [len(batch) for batch in read_tiles(Raster.open(image), plan, Normalization.none(3))]
     assert sum(sizes) == 188 and max(sizes) <= 16
+
+
+@pytest.mark.parametrize("bands", [3, 60])
+@pytest.mark.parametrize("batch", [2, 5, 100])
+@pytest.mark.parametrize("missing", [0, 40])
+def test_tiles_read_together_are_those_read_alone(tmp_path: Path, bands: int, batch: int, missing: int) -> None:
+    """Borders are mirrored, some tiles have no data; 60 bands that lie pixel by pixel stay so."""
+    random = np.random.default_rng(bands)
+    image = random.integers(1, 500, (bands, 37, 90)).astype(np.int16)
+    image[:, :, 30 : 30 + missing] = NODATA
+    image[0, 5, 80] = NODATA
+    options = ("TILED=YES", "BLOCKXSIZE=16", "BLOCKYSIZE=16", "INTERLEAVE=PIXEL")
+    raster = Raster.open(write_raster(tmp_path / "image.tif", image, nodata=NODATA, options=options))
+    normalization = Normalization.none(bands, bad=(True,) + (False,) * (bands - 1))
+    area = Window(4, 2, 86, 35)
+    batches = list(read_tiles(raster, Plan(area, (16, 12), 3, batch), normalization))
+    together = [tile for tiles in batches for tile in tiles]
+    alone = [tile for tiles in read_tiles(raster, Plan(area, (16, 12), 3, 1), normalization) for tile in tiles]
+    assert len(alone) == len(together) > 20
+    assert {tile.raw is None for tile in alone} == {missing > 0, False}
+    for one, other in zip(alone, together, strict=True):
+        assert (one.row, one.column, one.window) == (other.row, other.column, other.window)
+        assert np.array_equal(one.has_data, other.has_data)
+        values, valid = raster.read_padded(one.window.read.moved(area.x, area.y), mirror=True)
+        assert np.array_equal(other.has_data, valid[1:].any(axis=0))
+        seen = network_input([other], normalization)
+        assert (seen is None) == (other.raw is None) == (not other.has_data.any())
+        if other.raw is not None:
+            assert np.array_equal(other.raw[0], values) and np.array_equal(other.raw[1], valid)
+            assert (other.raw[0].strides[0] == 2) == (bands == 60)
+            assert seen is not None and seen[0].tobytes() == normalization.apply(values, valid).tobytes()
+
+
+def test_tiles_beside_empty_ones_do_not_hold_all_that_was_read(tmp_path: Path) -> None:
+    """A batch gathers tiles with data from far and wide: with the whole strip of each it would take many times more."""
+    image = np.full((3, 16, 1600), NODATA, np.int16)
+    image[:, :, ::320] = 7
+    plan = Plan(Window(0, 0, 1600, 16), (16, 16), 0, 10)
+    raster = Raster.open(write_image(tmp_path / "image.tif", image))
+    raw = [tile.raw for batch in read_tiles(raster, plan, Normalization.none(3)) for tile in batch if tile.raw]
+    assert len(raw) == 5
+    for values, valid in raw:
+        assert values.base is None or values.base.nbytes == values.nbytes
+        assert valid.base is None or valid.base.nbytes == valid.nbytes
