@@ -56,7 +56,7 @@ class Case:
     goal: float
 
 
-ON_CPU = (Case("train-128x10", 128, 10, 320, 16, 0.95), Case("train-64x200", 64, 200, 320, 16, 0.95))
+ON_CPU = (Case("train-128x10", 128, 10, 160, 16, 0.95), Case("train-64x200", 64, 200, 160, 16, 0.95))
 ON_GPU = (
     Case("train-128x10", 128, 10, 4096, 16, 0.90),
     Case("train-64x200", 64, 200, 4096, 16, 0.90),
