@@ -61,6 +61,11 @@ class LabelRaster:
         self._raster = raster if raster.grid.same_as(grid) else self._on_grid(raster, progress)
 
     @property
+    def zeros_may_be_a_class(self) -> bool:
+        """Whether a pixel that was read is 0, and the file has another value for what is missing."""
+        return self.zeros and self._nodata is not None and self._zero_as is None
+
+    @property
     def names(self) -> dict[int, str]:
         """What the file calls its classes, by class value."""
         return dict(self._names)

@@ -100,6 +100,11 @@ def _class_values(
             f"ZERO_AS is {zero_as}, but CLASS_FIELD {name} already holds a class {zero_as}; the two would become "
             "one. Choose an id that is free."
         )
+    if zero_as is None and 0 in found:
+        progress.warning(
+            f"CLASS_FIELD {name} holds the value 0. What has it counts as unlabelled; if 0 is a class of its own, set "
+            "ZERO_AS to an id that is free."
+        )
     return {value: int(value) or zero_as or UNLABELLED for value in found}, {}
 
 

@@ -121,6 +121,11 @@ def _class_table(job: TileJob, labels: LabelRaster, known: tuple[ClassEntry, ...
             f"LABELS {job.labels} holds no labelled pixel on the image's ground: every value there is 0 or "
             "no-data. For a mask of 0 and 1, set ZERO_AS to give 0 a class id."
         )
+    if labels.zeros_may_be_a_class:
+        progress.warning(
+            f"LABELS {job.labels} has pixels of value 0 beside its no-data value. They count as unlabelled; if 0 is a "
+            "class of its own, set ZERO_AS to an id that is free."
+        )
     return labels.table(values, known)
 
 

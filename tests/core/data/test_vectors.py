@@ -393,8 +393,13 @@ def test_features_that_lie_beyond_the_projection_are_left_out(tmp_path: Path, gd
 def test_zero_becomes_a_class_only_where_a_feature_says_0(tmp_path: Path, kind: int) -> None:
     rows = [(0, box(0, 0, 3, 3)), (1, box(5, 0, 3, 3))]
     path = write_layer(tmp_path / "a.gpkg", rows, kind)
-    values, _ = burn(path, zero_as=9)
+    progress = Recorder()
+    assert np.count_nonzero(burn(path, progress=progress)[0]) == 9
+    assert [text for text in progress.warnings if "CLASS_FIELD crop holds the value 0" in text]
+    progress = Recorder()
+    values, _ = burn(path, zero_as=9, progress=progress)
     assert values[1, 1] == 9 and values[1, 6] == 1 and np.count_nonzero(values) == 18
+    assert not progress.warnings
     with pytest.raises(ConfigError, match=r"ZERO_AS is 1, but CLASS_FIELD crop already holds a class 1"):
         burn(path, zero_as=1)
     free = write_layer(tmp_path / "b.gpkg", rows[1:], kind)

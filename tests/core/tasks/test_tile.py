@@ -507,6 +507,11 @@ def test_zero_as_a_class(tmp_path: Path, scene: tuple[Path, Path]) -> None:
         assert np.array_equal(chip[0], wanted), "padding stays unlabelled"
     with pytest.raises(ConfigError, match="ZERO_AS is 1"):
         tile(tmp_path / "other", scene[0], labels, zero_as=1)
+    for nodata, said in ((None, False), (0, False), (255, True)):
+        progress = Recorder()
+        other = write_raster(tmp_path / f"{nodata}.tif", np.where(binary == 0, 0, 1).astype(np.uint8), nodata=nodata)
+        tile(tmp_path / f"with {nodata}", scene[0], other, progress=progress)
+        assert any("value 0 beside its no-data value" in text for text in progress.warnings) == said
     blank = write_raster(tmp_path / "blank.tif", np.zeros((16, 24), np.uint8))
     with pytest.raises(DatasetError, match=r"holds no labelled pixel.*ZERO_AS"):
         tile(tmp_path / "other", scene[0], blank)
