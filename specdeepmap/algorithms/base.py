@@ -56,6 +56,7 @@ class Algorithm(QgsProcessingAlgorithm):
     def __init__(self) -> None:
         super().__init__()
         self._job: Job | None = None
+        self._refused: SpecDeepMapError | None = None
         self._to_load: dict[str, QgsProcessingContext.LayerDetails] = {}
         self._load_tables = False
         self._outputs: dict[str, Any] | None = None
@@ -131,13 +132,16 @@ class Algorithm(QgsProcessingAlgorithm):
     def prepareAlgorithm(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> bool:
-        """Make the Job; layers may be touched here."""
+        """Make the Job; layers may be touched here.
+
+        What is wrong is told when the Job would run: a batch in QGIS that fails here is over, with all its other rows.
+        """
         try:
             self._job = self.job(parameters, context)
             self._load_tables = bool(self.TABLES) and read_value(self, *LOAD_TABLES, parameters, context)
         except SpecDeepMapError as error:
-            _close_inputs(parameters, context)
-            raise QgsProcessingException(str(error)) from error
+            self._refused = error
+            return True
         for text in self._doubts(parameters, context):
             feedback.pushWarning(text)
         self._to_load = context.layersToLoadOnCompletion()
@@ -147,6 +151,9 @@ class Algorithm(QgsProcessingAlgorithm):
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         """Run the Job in the background."""
+        if self._refused is not None:
+            _close_inputs(parameters, context)
+            raise QgsProcessingException(str(self._refused)) from self._refused
         if self._job is None:
             raise QgsProcessingException("The algorithm was not prepared.")
         # In the background there is another context, whose layers replace those promised while preparing.
@@ -209,11 +216,11 @@ class Algorithm(QgsProcessingAlgorithm):
                 yield from layer_doubts(layer, name)
 
     def _show_tables(self, context: QgsProcessingContext) -> None:
+        specs = {field.name.upper(): spec_of(field) for field in dataclasses.fields(self.JOB.result)}
         for name in self.TABLES:
-            path = (self._outputs or {}).get(name)
-            if path is not None:
-                label = self.outputDefinition(name).description()
-                load_table(context, Path(path), f"{label} of {self.subject}", name)
+            path, spec = (self._outputs or {}).get(name), specs[name]
+            if path is not None and spec is not None:
+                load_table(context, Path(path), f"{spec.label} of {self.subject}", name)
 
     @classmethod
     def _shown(cls) -> Iterator[tuple[Field, Spec]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
+    QgsExpression,
     QgsFeature,
     QgsFeatureRequest,
     QgsFields,
@@ -99,8 +100,8 @@ def label_source(
         context: of the run.
 
     Returns:
-        The name, and what must be copied to it first: vectors that do not lie in a file, edits that are not saved yet,
-        points of a file that holds polygons, too, and fields that only QGIS knows.
+        The name, and what must be copied to it first: vectors that do not lie in a file, or that QGIS shows in another
+        way than their file does.
 
     Raises:
         ConfigError: if the layer is neither.
@@ -112,7 +113,7 @@ def label_source(
     position = layer.fields().lookupField(class_field)
     if layer.providerType() == "ogr" and not layer.isModified() and _lies_in_file(layer, position):
         parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
-        if not parts.get("geometryType"):
+        if _is_plain(layer, position, parts):
             named = f"|layername={parts['layerName']}" if parts.get("layerName") else ""
             subset = f"|subset={layer.subsetString()}" if layer.subsetString() else ""
             return f"{_path(parts)}{named}{subset}", None
@@ -128,6 +129,23 @@ def _lies_in_file(layer: QgsVectorLayer, position: int) -> bool:
     return fields.fieldOrigin(position) == QgsFields.FieldOrigin.OriginProvider and (
         position not in layer.primaryKeyAttributes()
     )
+
+
+def _is_plain(layer: QgsVectorLayer, position: int, parts: dict[str, Any]) -> bool:
+    """Tell whether a file opened by path, layer name and filter holds what QGIS shows.
+
+    Not so where QGIS was told to open it with options, to take only the points of a file that holds polygons, too, or
+    a layer by its number; where the filter is a whole SELECT; and for text of Shapefiles, which QGIS decodes by itself,
+    in the encoding that the user may have set.
+    """
+    if parts.get("openOptions") or parts.get("geometryType"):
+        return False
+    if parts.get("layerId") is not None and not parts.get("layerName"):
+        return False
+    if layer.subsetString().lstrip().upper().startswith("SELECT"):
+        return False
+    is_text = position >= 0 and not layer.fields().at(position).isNumeric()
+    return not (is_text and layer.storageType() == "ESRI Shapefile")
 
 
 def unsaved_layer(path: Path, context: QgsProcessingContext) -> QgsVectorLayer | None:
@@ -157,7 +175,22 @@ def layer_doubts(layer: QgsMapLayer, parameter: str) -> list[str]:
             f"QGIS, but its file says {file.authid() or file.description()}, and that counts. If the file is wrong, "
             "assign the right one to it (Assign Projection)."
         )
+    renderer = layer.renderer()
+    if isinstance(renderer, QgsCategorizedSymbolRenderer):
+        joined = [category.label() for category in renderer.categories() if isinstance(category.value(), list)]
+        if joined:
+            doubts.append(
+                f"{parameter}: the style of the layer '{layer.name()}' shows several values as one class "
+                f"({', '.join(joined)}). They stay classes of their own: what counts is the class field. To join them, "
+                "give them one value in a field (Field calculator)."
+            )
     if isinstance(layer, QgsRasterLayer):
+        options = QgsProviderRegistry.instance().decodeUri("gdal", layer.source()).get("openOptions")
+        if options:
+            doubts.append(
+                f"{parameter}: the layer '{layer.name()}' was opened in QGIS with options ({', '.join(options)}), and "
+                "its file is read without them. If they change what it shows, export the layer."
+            )
         bands = range(1, layer.bandCount() + 1)
         values = {f"{user.min():g}" for band in bands for user in provider.userNoDataValues(band)}
         if values:
@@ -178,7 +211,8 @@ def class_entries(layer: QgsMapLayer | None, field: str | None) -> tuple[ClassEn
     """Read classes from a layer's renderer.
 
     Args:
-        layer: a raster with a paletted renderer, or vectors with a categorised one; any other has no classes.
+        layer: a raster with a paletted renderer of its first band, or vectors with a categorised one; any other has no
+            classes.
         field: the class field of vectors; a renderer of another field says nothing.
 
     Returns:
@@ -186,10 +220,10 @@ def class_entries(layer: QgsMapLayer | None, field: str | None) -> tuple[ClassEn
         counts of them is name and colour.
     """
     renderer = None if layer is None else layer.renderer()
-    if isinstance(renderer, QgsCategorizedSymbolRenderer) and field and renderer.classAttribute() == field:
+    if isinstance(renderer, QgsCategorizedSymbolRenderer) and field and _shows(renderer.classAttribute(), field):
         position = layer.fields().lookupField(field)
         return _category_entries(renderer, position >= 0 and layer.fields().at(position).isNumeric())
-    if not isinstance(renderer, QgsPalettedRasterRenderer):
+    if not isinstance(renderer, QgsPalettedRasterRenderer) or renderer.usesBands() != [1]:
         return ()
     entries = []
     for entry in renderer.classes():
@@ -199,6 +233,11 @@ def class_entries(layer: QgsMapLayer | None, field: str | None) -> tuple[ClassEn
             name = "" if label in (str(value), str(int(value))) else label
             entries.append(ClassEntry(int(value), name, entry.color.name()))
     return tuple(entries)
+
+
+def _shows(attribute: str, field: str) -> bool:
+    """Tell whether what a renderer goes by is a field, which may stand there as an expression."""
+    return attribute in (field, QgsExpression.quotedColumnRef(field))
 
 
 def _category_entries(renderer: QgsCategorizedSymbolRenderer, numeric: bool) -> tuple[ClassEntry, ...]:

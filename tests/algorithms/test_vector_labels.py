@@ -273,3 +273,89 @@ def test_a_cancel_is_heard_while_a_layer_is_copied(qgis: Any, polygons: Any) -> 
     feedback.cancel()
     with pytest.raises(Canceled):
         LabelCopy(polygons, 0, QgsProcessingContext()).write(feedback)
+
+
+@pytest.mark.parametrize(
+    ("stored", "told", "set_to"), [("UTF-8", "ISO-8859-1", "UTF-8"), ("windows-1252", "", "latin1")]
+)
+def test_names_of_a_shapefile_are_those_that_qgis_shows(
+    qgis: Any, polygons: Any, tmp_path: Path, stored: str, told: str, set_to: str
+) -> None:
+    """What a Shapefile says of its encoding may be wrong or missing: the user sets it in the layer's properties."""
+    from qgis.core import QgsCoordinateTransformContext, QgsVectorFileWriter, QgsVectorLayer
+
+    first = next(polygons.getFeatures())
+    polygons.dataProvider().changeAttributeValues({first.id(): {0: "Grünland"}})
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName, options.fileEncoding = "ESRI Shapefile", stored
+    path = tmp_path / "felder.shp"
+    QgsVectorFileWriter.writeAsVectorFormatV3(polygons, str(path), QgsCoordinateTransformContext(), options)
+    path.with_suffix(".cpg").unlink()
+    if told:
+        path.with_suffix(".cpg").write_text(told)
+    layer = QgsVectorLayer(str(path), "felder", "ogr")
+    layer.setProviderEncoding(set_to)
+    assert {feature["crop"] for feature in layer.getFeatures()} == {"Grünland", "wheat"}
+    cut(layer, tmp_path, "crop")
+    names, _ = names_and_colors(gdal.Open(str(tmp_path / "out" / "labels" / "i_tile_0_0.tif")), {1, 2})
+    assert names == {1: "Grünland", 2: "wheat"}
+
+
+def test_layers_by_number_and_filters_that_are_a_whole_select(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    """QGIS shows both, and so they count; it names the layer by its number once such a filter is set."""
+    from qgis.core import QgsCoordinateTransformContext, QgsVectorFileWriter, QgsVectorLayer
+
+    path = tmp_path / "two.gpkg"
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    for name in ("a", "b"):
+        options.layerName = name
+        QgsVectorFileWriter.writeAsVectorFormatV3(polygons, str(path), QgsCoordinateTransformContext(), options)
+        options.actionOnExistingFile = QgsVectorFileWriter.ActionOnExistingFile.CreateOrOverwriteLayer
+    by_number = QgsVectorLayer(f"{path}|layerid=1", "b", "ogr")
+    selected = QgsVectorLayer(f"{path}|layername=b", "b", "ogr")
+    assert selected.setSubsetString("SELECT * FROM b WHERE crop = 'wheat'") and selected.featureCount() == 1
+    for name, layer, found in (("number", by_number, {0, 1, 2}), ("select", selected, {0, 1})):
+        (tmp_path / name).mkdir()
+        assert set(np.unique(cut(layer, tmp_path / name, "crop"))) == found
+
+
+def test_a_style_of_another_band_says_nothing_of_the_labels(qgis: Any, tmp_path: Path) -> None:
+    from qgis.core import QgsPalettedRasterRenderer, QgsRasterLayer
+    from qgis.PyQt.QtGui import QColor
+
+    from specdeepmap.algorithms.layers import class_entries
+
+    layer = QgsRasterLayer(str(write_raster(tmp_path / "l.tif", np.ones((2, 4, 4), np.uint8))), "l")
+    for band, found in ((1, {1: "water"}), (2, {})):
+        entries = [QgsPalettedRasterRenderer.Class(1, QColor("#0000ff"), "water")]
+        layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), band, entries))
+        assert {entry.value: entry.name for entry in class_entries(layer, None)} == found
+
+
+def test_styles_and_options_that_the_work_leaves_aside_are_told(qgis: Any, tmp_path: Path) -> None:
+    from qgis.core import (
+        QgsCategorizedSymbolRenderer,
+        QgsFillSymbol,
+        QgsRasterLayer,
+        QgsRendererCategory,
+        QgsVectorLayer,
+    )
+
+    from specdeepmap.algorithms.layers import class_entries, layer_doubts
+
+    layer = QgsVectorLayer("Polygon?crs=EPSG:32633&field=code:integer", "fields", "memory")
+    symbol = QgsFillSymbol.createSimple({"color": "#00ff00"})
+    single = [QgsRendererCategory(1, symbol.clone(), "water")]
+    layer.setRenderer(QgsCategorizedSymbolRenderer('"code"', single))
+    assert [entry.name for entry in class_entries(layer, "code")] == ["water"], "a quoted field is one"
+    assert not layer_doubts(layer, "LABELS")
+    layer.setRenderer(
+        QgsCategorizedSymbolRenderer("code", [*single, QgsRendererCategory([2, 3], symbol.clone(), "both")])
+    )
+    (text,) = layer_doubts(layer, "LABELS")
+    assert "several values as one class (both)" in text
+    path = image_below(tmp_path)
+    gdal.Open(str(path), gdal.GA_Update).BuildOverviews("NEAREST", [2])
+    assert not layer_doubts(QgsRasterLayer(str(path), "i"), "IMAGE")
+    (text,) = layer_doubts(QgsRasterLayer(f"{path}|option:OVERVIEW_LEVEL=0", "i"), "IMAGE")
+    assert "opened in QGIS with options (OVERVIEW_LEVEL=0)" in text

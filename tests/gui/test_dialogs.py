@@ -354,7 +354,7 @@ def test_training_leaves_qgis_responsive_and_stops_within_two_seconds(
     outcome, pulse = Outcome(dialog), Pulse()
     dialog.runAlgorithm()
     feedback = dialog.feedback
-    wait(lambda: "Epoch 2 of 5000" in feedback.textLog() or outcome.ended, 60)
+    wait(lambda: "Epoch 2 of 5000" in feedback.textLog() or outcome.ended, 180)
     pulse.stop()
     assert not outcome.ended, feedback.textLog()
     assert pulse.ticks > 50

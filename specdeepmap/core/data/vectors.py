@@ -78,6 +78,12 @@ def _class_values(
     layer.ResetReading()
     if is_text:
         texts = sorted(text for text in found if str(text).strip())
+        if not all(_is_unicode(str(text)) for text in texts):
+            raise DatasetError(
+                f"CLASS_FIELD {name} of LABELS {source} holds text whose encoding its file does not tell. Save it as "
+                "GeoPackage; or write the name of the encoding, such as ISO-8859-1, into a text file beside it that is "
+                "called like it, but ends in .cpg."
+            )
         if texts and all(str(text).strip().isdecimal() for text in texts):
             given = ", ".join(f"'{text}' is class {number}" for number, text in enumerate(texts[:10], 1))
             progress.warning(
@@ -106,6 +112,11 @@ def _class_values(
             "ZERO_AS to an id that is free."
         )
     return {value: int(value) or zero_as or UNLABELLED for value in found}, {}
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text was decoded; bytes that could not be stand in it as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _projected(

@@ -234,18 +234,32 @@ def find_python(
 
 def advice(search: Search) -> str:
     """Say what no interpreter had and how to mend it, in QGIS and without."""
-    looked = [f"{path} (lacks: {', '.join(lacks)})" for path, lacks in search.looked_at]
+    looked = "; ".join(f"{path} ({_reason(lacks)})" for path, lacks in search.looked_at) or "no interpreter at all"
+    named = os.environ.get(VARIABLE)
+    if named or chosen_python() is not None:
+        how = (
+            f"It is named in the environment variable {VARIABLE}, so no other is looked at. Correct the variable, or "
+            "unset it"
+            if named
+            else "It was chosen, so no other is looked at. Choose another, or use it no more, in QGIS with the menu "
+            "Plugins > SpecDeepMap > Set up deep-learning environment"
+        )
+        return f"The Python that is to do the work cannot be used: {looked}. {how}."
     folder = profile_environment()
     half = ""
     if environment_python(folder).is_file() and not (folder / STAMP).is_file():
         half = f" The environment in {folder} is only half installed."
     return (
-        "No Python with PyTorch was found. Looked at: "
-        + ("; ".join(looked) or "no interpreter at all")
-        + f".{half} Set it up once, beside QGIS's own packages: in QGIS with the menu Plugins > SpecDeepMap > Set up "
-        f"deep-learning environment, or in a terminal with: {install_command()}  — or name a Python that has the "
-        f"packages of requirements.txt in the environment variable {VARIABLE}."
+        f"No Python with the deep-learning packages was found. Looked at: {looked}.{half} Set it up once, beside "
+        "QGIS's own packages: in QGIS with the menu Plugins > SpecDeepMap > Set up deep-learning environment, or in a "
+        f"terminal with: {install_command()}  — or name a Python that has the packages of requirements.txt in the "
+        f"environment variable {VARIABLE}."
     )
+
+
+def _reason(lacks: Sequence[str]) -> str:
+    """Say why an interpreter does not do: the modules that it lacks, or that it does not start."""
+    return f"lacks {', '.join(lacks)}" if all(name.isidentifier() for name in lacks) else " ".join(lacks)
 
 
 def install_command() -> str:

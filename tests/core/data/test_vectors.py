@@ -406,6 +406,23 @@ def test_zero_becomes_a_class_only_where_a_feature_says_0(tmp_path: Path, kind: 
     assert burn(free, zero_as=1)[0][1, 6] == 1, "nothing to take the place of"
 
 
+def test_text_in_an_encoding_that_no_file_tells(tmp_path: Path) -> None:
+    rows = [("Gruenland", box(0, 0, 3, 3)), ("Wald", box(5, 0, 3, 3))]
+    path = write_layer(tmp_path / "a.shp", rows, name="a", geometry=ogr.wkbPolygon, driver="ESRI Shapefile")
+    path.with_suffix(".cpg").unlink(missing_ok=True)
+    table = path.with_suffix(".dbf")
+    table.write_bytes(table.read_bytes().replace(b"Gruenland", "Grünland ".encode("latin-1")))
+    content = bytearray(table.read_bytes())
+    content[29] = 0  # no code page
+    table.write_bytes(bytes(content))
+    with pytest.raises(
+        DatasetError, match=r"CLASS_FIELD crop of LABELS .*a\.shp holds text whose encoding.*GeoPackage"
+    ):
+        burn(path)
+    path.with_suffix(".cpg").write_text("ISO-8859-1")
+    assert burn(path)[1] == {1: "Grünland", 2: "Wald"}
+
+
 def test_cancel_stops_at_every_moment(tmp_path: Path, gdal_errors: str) -> None:
     rows = [(f"n{number % 50}", box(number % 30, number % 20, 3, 3)) for number in range(3000)]
     path = write_layer(tmp_path / "a.gpkg", rows)

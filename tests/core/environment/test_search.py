@@ -217,6 +217,21 @@ def test_advice_names_what_is_missing_where_and_the_command() -> None:
     assert "no interpreter at all" in advice(Search(None, ()))
 
 
+def test_advice_on_a_python_that_was_named_or_chosen_leads_to_no_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other is looked at, so that installing would change nothing."""
+    found = Search(None, ((tmp_path / "gone", ("No such file or directory",)),))
+    monkeypatch.setenv("QGIS_CUSTOM_CONFIG_PATH", str(tmp_path))
+    assert "install" in advice(found)
+    choice_file().parent.mkdir(parents=True)
+    choice_file().write_text(str(tmp_path / "gone"), encoding="utf-8")
+    assert "It was chosen" in advice(found) and "use it no more" in advice(found)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
+    assert f"named in the environment variable {VARIABLE}" in advice(found)
+    assert "install" not in advice(found) and "gone (No such file or directory)" in advice(found)
+
+
 def test_advice_tells_of_a_half_installed_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QGIS_CUSTOM_CONFIG_PATH", str(tmp_path))
     assert "half installed" not in advice(Search(None, ()))
