@@ -248,7 +248,7 @@ def _category_entries(renderer: QgsCategorizedSymbolRenderer, numeric: bool) -> 
         if numeric and isinstance(value, str):
             value = _number(value)
         if isinstance(value, str) and value:
-            entries.append(ClassEntry(position, value, color))
+            entries.append(ClassEntry(position, value.strip(), color))
         elif isinstance(value, (int, float)) and UNLABELLED < value <= 255 and value == int(value):
             label = category.label().strip()
             entries.append(ClassEntry(int(value), "" if label in (str(value), str(int(value))) else label, color))

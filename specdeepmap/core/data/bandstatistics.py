@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,6 +22,11 @@ from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.progress import Progress
 
 _VALUES_AT_A_TIME = 2_000_000
+
+FLAT_SHARE = 0.01
+"""Of the training pixels that hold one value in all bands, from which on it is doubted that they have data."""
+
+_FLAT_BANDS = 3
 
 UNIT_FACTOR = 10.0
 """How many times smaller or larger than elsewhere all values must be to be unlikely.
@@ -73,10 +79,10 @@ def measure_bands(pairs: Sequence[ChipPair], scale: float, progress: Progress) -
     first = Raster.open(pairs[0].image)
     bands, doubts = _described(pairs, first)
 
-    def measure(part: Sequence[ChipPair]) -> Moments:
+    def measure(part: Sequence[ChipPair]) -> tuple[Moments, dict[float, int]]:
         read = [_read(pair, pairs[0], len(bands)) for pair in part]
         values, valid = (np.concatenate(arrays, axis=1) for arrays in zip(*read, strict=True))
-        return Moments.of(values, valid, scale)
+        return Moments.of(values, valid, scale), flat_values(values, valid)
 
     # Small chips are measured several at a time: a call costs as much as their pixels.
     size = min(max(_VALUES_AT_A_TIME // (first.count * first.width * first.height), 1), 16)
@@ -84,7 +90,9 @@ def measure_bands(pairs: Sequence[ChipPair], scale: float, progress: Progress) -
     parts = [group[start : start + size] for group in by_source for start in range(0, len(group), size)]
     found = in_threads(measure, parts, len(parts), progress, ahead=8)  # in order: the same sums in every run
     sources: dict[str, Moments] = {}
-    for part, measured in zip(parts, found, strict=True):
+    flat: Counter[float] = Counter()
+    for part, (measured, of_one_value) in zip(parts, found, strict=True):
+        flat.update(of_one_value)
         source = source_of(part[0].name)
         sources[source] = sources.get(source, Moments.empty(len(bands))) + measured
     moments = sum(sources.values(), Moments.empty(len(bands)))
@@ -93,7 +101,8 @@ def measure_bands(pairs: Sequence[ChipPair], scale: float, progress: Progress) -
         raise DatasetError("DATA_FOLDER: no usable band of the training chips has one valid pixel.")
     flagged = [number for number, band in enumerate(bands, 1) if band.bad and number not in empty]
     remarks = [f"Bands flagged bad, which will not be used: {_listed(flagged)}."] if flagged else []
-    warnings = [*doubts, *_other_units(sources, np.array([band.bad for band in bands]))]
+    pixels = int(moments.count.max())
+    warnings = [*doubts, *_undeclared(flat, pixels), *_other_units(sources, np.array([band.bad for band in bands]))]
     if empty:
         warnings.append(f"Bands without one valid pixel, which will not be used: {_listed(empty)}.")
     if constant:
@@ -122,6 +131,36 @@ def _described(pairs: Sequence[ChipPair], first: Raster) -> tuple[tuple[Band, ..
         flags = [band.bad or their.bad for band, their in zip(bands, others, strict=True)]
         bands = tuple(replace(band, bad=flag) for band, flag in zip(bands, flags, strict=True))
     return bands, doubts
+
+
+def flat_values(values: NDArray[np.generic], valid: NDArray[np.bool_]) -> dict[float, int]:
+    """Count the pixels that hold one value in all bands, by that value: what is measured hardly ever does.
+
+    Args:
+        values, valid: ``(bands, pixels)``, of three bands or more; nothing is found in fewer.
+    """
+    if len(values) < _FLAT_BANDS:
+        return {}
+    middle = len(values) // 2
+    likely = np.flatnonzero((values[0] == values[middle]) & (values[0] == values[-1]) & valid[0])
+    if not likely.size:
+        return {}
+    flat = likely[(values[:, likely] == values[0, likely]).all(axis=0) & valid[:, likely].all(axis=0)]
+    found, counts = np.unique(values[0, flat], return_counts=True)
+    return dict(zip(found.astype(float).tolist(), counts.tolist(), strict=True))
+
+
+def _undeclared(flat: Mapping[float, int], pixels: int) -> list[str]:
+    """Say which value so many pixels hold in all bands that it must mean that there is no data."""
+    likely = [(count, value) for value, count in flat.items() if FLAT_SHARE * pixels <= count < pixels]
+    if not likely:
+        return []
+    count, value = max(likely)
+    return [
+        f"{100 * count / pixels:.1f} % of the training pixels hold the value {value:g} in all bands, as pixels without "
+        f"data do. If they have none, cut the images again with NODATA {value:g}: now that value is learnt, and counts "
+        "in the statistics."
+    ]
 
 
 def _other_units(sources: Mapping[str, Moments], bad: NDArray[np.bool_]) -> list[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from osgeo import gdal, ogr, osr
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry
 from specdeepmap.core.data.grid import Grid, spatial_reference
-from specdeepmap.core.data.vectorsource import VectorSource, find_class_field, kind_of
+from specdeepmap.core.data.vectorsource import VectorSource, find_class_field, kind_of_shape
 from specdeepmap.core.data.writer import GeoTiff
 from specdeepmap.core.errors import Canceled, ConfigError, DatasetError, RasterError
 from specdeepmap.core.progress import Progress
@@ -53,12 +54,13 @@ def burn_vectors(
     values, names = _class_values(layer, index, is_text, zero_as, source, progress)
     parsed.apply_filter(layer)
     memory = _projected(layer, index, values, grid, source, progress)
-    kind = kind_of(layer)
     with GeoTiff(target, grid, 1, np.uint8, None, _OPTIONS) as tif:
         _rasterize(tif.dataset, memory, ["ATTRIBUTE=value"], source, progress.part(0.0, 0.5))
-    if kind == "polygon":
-        _tell_overlaps(memory, grid, target, source, progress.part(0.5, 0.9))
-    else:
+    kinds = {kind_of_shape(feature.GetGeometryRef()) for feature in memory.GetLayer(0)}
+    if "polygon" in kinds:
+        what = "features" if "point" in kinds else "polygons"
+        _tell_overlaps(memory, grid, target, source, what, progress.part(0.5, 0.9))
+    if "point" in kinds:
         _tell_meetings(memory, grid, progress)
     _tell_lost(memory, grid, target, names, progress)
     del dataset  # only now: without it the layer is gone
@@ -93,8 +95,12 @@ def _class_values(
             )
         if len(texts) > 255:
             raise DatasetError(f"CLASS_FIELD {name} has {len(texts)} different texts; 255 classes are possible.")
-        values: dict[object, int] = {text: number for number, text in enumerate(texts, 1)}
-        return values, {number: str(text) for text, number in values.items()}
+        titles = sorted({str(text).strip() for text in texts})
+        if len(titles) < len(texts):
+            progress.info(f"CLASS_FIELD {name}: texts that differ by blanks at their ends are one class.")
+        numbers = {title: number for number, title in enumerate(titles, 1)}
+        values: dict[object, int] = {text: numbers[str(text).strip()] for text in texts}
+        return values, {number: title for title, number in numbers.items()}
     wrong = [value for value in found if not math.isfinite(value) or value != int(value) or not 0 <= value <= 255]
     if wrong:
         raise DatasetError(
@@ -131,7 +137,7 @@ def _projected(
     dataset = gdal.GetDriverByName("Memory").Create("", 0, 0, 0, gdal.GDT_Unknown)
     target = dataset.CreateLayer("labels", spatial_reference(grid.crs) if grid.crs else None, ogr.wkbUnknown)
     target.CreateField(ogr.FieldDefn("value", ogr.OFTInteger))
-    without = beyond = 0
+    without = beyond = neither = 0
     xmin, ymin, xmax, ymax = grid.extent
     reach = (math.inf, math.inf, -math.inf, -math.inf)
     for number, feature in enumerate(layer):
@@ -141,6 +147,9 @@ def _projected(
         value = values.get(feature.GetField(index)) if feature.IsFieldSetAndNotNull(index) else None
         if value is None or geometry is None or geometry.IsEmpty():
             without += 1
+            continue
+        if kind_of_shape(geometry) == "other":
+            neither += 1
             continue
         geometry = geometry.Clone()
         if transformation is not None and not _transformed(geometry, transformation):
@@ -156,6 +165,8 @@ def _projected(
         target.CreateFeature(copy)
     if without:
         progress.warning(f"LABELS: {without} feature(s) without a class or a geometry are left out.")
+    if neither:
+        progress.warning(f"LABELS: {neither} feature(s) are neither polygons nor points; left out.")
     if beyond:
         progress.warning(f"LABELS: {beyond} feature(s) lie where the image's coordinate system has no place; left out.")
     if not math.isfinite(reach[0]):
@@ -230,8 +241,8 @@ def _rasterize(
         raise RasterError(f"LABELS {source} cannot be burned: {gdal.GetLastErrorMsg()}")
 
 
-def _tell_overlaps(memory: gdal.Dataset, grid: Grid, target: Path, source: str, progress: Progress) -> None:
-    """Count the pixels that lie in several polygons, and say so."""
+def _tell_overlaps(memory: gdal.Dataset, grid: Grid, target: Path, source: str, what: str, progress: Progress) -> None:
+    """Count the pixels that lie in several features, called so in the message, and say so."""
     counts = target.with_name(f"{target.stem}_overlaps{target.suffix}")
     with GeoTiff(counts, grid, 1, np.uint8, None, _OPTIONS) as tif:
         _rasterize(tif.dataset, memory, ["MERGE_ALG=ADD"], source, progress, burn=1)
@@ -244,7 +255,16 @@ def _tell_overlaps(memory: gdal.Dataset, grid: Grid, target: Path, source: str, 
     del dataset
     counts.unlink()
     if pixels:
-        progress.warning(f"LABELS: {pixels} pixels lie in several polygons; the last one in the layer wins.")
+        progress.warning(f"LABELS: {pixels} pixels lie in several {what}; the last one in the layer wins.")
+
+
+def _points(geometry: ogr.Geometry) -> Iterator[ogr.Geometry]:
+    """Give the single points of points that may be many."""
+    count = geometry.GetGeometryCount()
+    if not count:
+        yield geometry
+    for part in range(count):
+        yield from _points(geometry.GetGeometryRef(part))
 
 
 def _tell_meetings(memory: gdal.Dataset, grid: Grid, progress: Progress) -> None:
@@ -256,8 +276,7 @@ def _tell_meetings(memory: gdal.Dataset, grid: Grid, progress: Progress) -> None
         if number % 1000 == 0:
             progress.check()
         geometry, value = feature.GetGeometryRef(), feature.GetField("value")
-        parts = range(geometry.GetGeometryCount())
-        for point in [geometry.GetGeometryRef(part) for part in parts] or [geometry]:
+        for point in _points(geometry) if kind_of_shape(geometry) == "point" else ():
             column, row = map(math.floor, gdal.ApplyGeoTransform(inverse, point.GetX(), point.GetY()))
             if found.setdefault((column, row), value) != value:
                 shared.add((column, row))

@@ -15,6 +15,10 @@ from osgeo import gdal, ogr
 from specdeepmap.core.errors import ConfigError, DatasetError, RasterError, nearest
 
 _NUMBERS = (ogr.OFTInteger, ogr.OFTInteger64, ogr.OFTReal)
+_KINDS = {
+    **dict.fromkeys((ogr.wkbPolygon, ogr.wkbMultiPolygon, ogr.wkbCurvePolygon, ogr.wkbMultiSurface), "polygon"),
+    **dict.fromkeys((ogr.wkbPoint, ogr.wkbMultiPoint), "point"),
+}
 _ADDITION = re.compile(r"\|(layername|layerid|subset|geometrytype|uniquegeometrytype|authcfg|option:[^=|]*)=", re.I)
 
 
@@ -104,15 +108,22 @@ def is_vector(source: str) -> bool:
 def kind_of(layer: ogr.Layer) -> str:
     """Tell what a layer holds: polygon, point or other; by its features where the layer does not say."""
     code = ogr.GT_Flatten(layer.GetGeomType())
-    if code == ogr.wkbUnknown:
-        layer.ResetReading()
-        found = (feature.GetGeometryRef() for feature in layer)
-        code = next((ogr.GT_Flatten(shape.GetGeometryType()) for shape in found if shape is not None), code)
-        layer.ResetReading()
-    kinds = {ogr.wkbPolygon: "polygon", ogr.wkbMultiPolygon: "polygon"}
-    kinds |= {ogr.wkbCurvePolygon: "polygon", ogr.wkbMultiSurface: "polygon"}
-    kinds |= {ogr.wkbPoint: "point", ogr.wkbMultiPoint: "point"}
-    return kinds.get(code, "other")
+    if code != ogr.wkbUnknown:
+        return _KINDS.get(code, "other")
+    layer.ResetReading()
+    shapes = (feature.GetGeometryRef() for feature in layer)
+    kinds = {kind_of_shape(shape) for shape in shapes if shape is not None}
+    layer.ResetReading()
+    return next((kind for kind in ("polygon", "point") if kind in kinds), "other")
+
+
+def kind_of_shape(shape: ogr.Geometry) -> str:
+    """Tell what a geometry is: polygon, point or other; a collection is what all its parts are."""
+    code = ogr.GT_Flatten(shape.GetGeometryType())
+    if code != ogr.wkbGeometryCollection:
+        return _KINDS.get(code, "other")
+    kinds = {kind_of_shape(shape.GetGeometryRef(number)) for number in range(shape.GetGeometryCount())}
+    return kinds.pop() if len(kinds) == 1 else "other"
 
 
 def find_class_field(layer: ogr.Layer, class_field: str | None, source: str) -> tuple[int, bool]:

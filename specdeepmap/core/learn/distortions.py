@@ -136,7 +136,7 @@ def _resample(images: Tensor, labels: Tensor, chosen: Tensor, matrices: Tensor) 
     """Take the pixels of the chosen chips from elsewhere: image bilinear, labels nearest.
 
     A bilinear mean counts pixels that have data only; otherwise the values at the rim of the chip and of missing
-    data would fade to 0.
+    data would fade to 0. Where single bands are missing they do: a normalised value of 0 may be a measured one.
 
     Args:
         images: ``(N, C, H, W)``.

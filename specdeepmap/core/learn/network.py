@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+_SAFE_CHANNELS = 8
 
 
 class Network(nn.Module):
@@ -33,6 +36,23 @@ class Network(nn.Module):
             images = functional.pad(images, (0, right, 0, below), mode="replicate")
         logits: Tensor = self.model(images)
         return logits[..., :height, :width]
+
+    @cached_property
+    def layout(self) -> torch.memory_format:
+        """How images lie in memory while it is trained: with the bands of a pixel side by side, which is fastest.
+
+        Not so with strided convolutions of single pixels of two to seven channels, as MobileOne and RepVGG have beside
+        their first layer: their backward pass on a processor then writes where it must not (PyTorch 2.14), and the
+        process dies.
+        """
+        fragile = any(
+            isinstance(layer, nn.Conv2d)
+            and layer.kernel_size == (1, 1)
+            and max(layer.stride) > 1
+            and layer.in_channels < _SAFE_CHANNELS
+            for layer in self.modules()
+        )
+        return torch.contiguous_format if fragile else torch.channels_last
 
     def _lacking(self, size: int) -> int:
         """Give the pixels by which a side is padded."""

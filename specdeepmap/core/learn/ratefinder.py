@@ -94,7 +94,7 @@ def _train_copy(
         images, labels = images.to(hardware.device), labels.to(hardware.device)
         images, labels = segmenter.augmented(images, labels, generator(recipe.seed, AUGMENTATION, step))
         with hardware.autocast():
-            logits = network(images.contiguous(memory_format=torch.channels_last))
+            logits = network(images.contiguous(memory_format=network.layout))
             total, weight = criterion.parts(logits, labels.long())
         optimizer.zero_grad()
         mean_loss(total, weight).backward()  # type: ignore[no-untyped-call]

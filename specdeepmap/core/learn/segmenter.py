@@ -131,7 +131,7 @@ class Segmenter(lightning.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images ``(N, C, H, W)`` into logits ``(N, K, H, W)``."""
-        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(images.contiguous(memory_format=self.network.layout))
         return logits
 
     def go_on(self, epoch: int, optimizer: dict[str, Any], schedule: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +126,59 @@ def named_tensors(content: Any, what: str) -> dict[str, Tensor]:
 
 
 def tensor_of(found: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Find the tensor of an encoder's ``name``; what is ``stages_0`` there is ``stages.0`` in files of timm."""
+    """Find the tensor of an encoder's ``name``, as far as a file has it."""
+    key = _key_of(found, name)
+    return None if key is None else found[key]
+
+
+def _key_of(found: Mapping[str, Tensor], name: str) -> str | None:
+    """Find what a file calls an encoder's ``name``.
+
+    An encoder of timm's takes apart what a model holds at its top: ``stages.0`` is ``stages_0``, ``features.conv0`` is
+    ``features_conv0``.
+    """
     short = name.removeprefix("model.")
-    return next((found[key] for key in (name, short, re.sub(r"_(\d+)\.", r".\1.", short)) if key in found), None)
+    numbered, parted = re.sub(r"_(\d+)\.", r".\1.", short), short.replace("_", ".", 1)
+    return next((key for key in (name, short, numbered, parted) if key in found), None)
+
+
+def left_between(found: Mapping[str, Tensor], wanted: Iterable[str]) -> list[str]:
+    """Give the layers of a file that lie between those of an encoder: one of a larger network fits a smaller one badly.
+
+    What comes after an encoder's last layer, such as a classifier, and what is no part of it, is not meant.
+
+    Args:
+        found: tensors by all their names, see ``named_tensors``.
+        wanted: names of the encoder's tensors.
+    """
+    used = {key for key in (_key_of(found, name) for name in wanted) if key is not None}
+    names: dict[int, list[str]] = {}
+    for name, tensor in found.items():
+        names.setdefault(id(tensor), []).append(name)
+    layers = {min(each, key=len): not used.isdisjoint(each) for each in names.values()}
+    last: dict[str, _Place] = {}
+    for name, is_used in layers.items():
+        if is_used and (place := _place(name)):
+            last[place[0][1]] = max(last.get(place[0][1], place), place)
+    return [
+        name
+        for name, is_used in layers.items()
+        if not is_used and name.endswith(".weight") and (place := _place(name)) and place < last.get(place[0][1], ())
+    ]
+
+
+_Place = tuple[tuple[int, str], ...]
+
+
+def _place(name: str) -> _Place:
+    """Give the place of a tensor in its network, as far as it is numbered: ``layer3.4.conv1.weight`` is layer, 3, 4.
+
+    Numbers are written with leading zeros, so that places can be compared.
+    """
+    parts = re.findall(r"\d+|[^\d._]+", name)
+    while parts and not parts[-1].isdigit():
+        parts.pop()
+    return tuple((int(part.isdigit()), part.zfill(6) if part.isdigit() else part) for part in parts)
 
 
 def card_wavelengths(content: Any) -> tuple[float | None, ...]:

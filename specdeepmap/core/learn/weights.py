@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from specdeepmap.core.errors import CheckpointError, ConfigError
 from specdeepmap.core.learn.download import cache_folder, fetch, reachable, watched
 from specdeepmap.core.learn.firstlayer import adapt_first_layer, match_bands
-from specdeepmap.core.learn.weightfile import card_wavelengths, named_tensors, read_tensors, tensor_of
+from specdeepmap.core.learn.weightfile import card_wavelengths, left_between, named_tensors, read_tensors, tensor_of
 from specdeepmap.core.learn.weightsets import WEIGHTS, Weights, own_normalization, unlikely_values
 from specdeepmap.core.progress import Progress
 
@@ -163,7 +163,7 @@ def _fill(
     """Copy tensors into a network's encoder by name, the first layer adapted to the bands.
 
     Raises:
-        CheckpointError: if too many are missing.
+        CheckpointError: if too many are missing, if there are more between them, or if they are not finite.
         ConfigError: if there is no encoder.
     """
     from specdeepmap.core.learn.network import first_convolution
@@ -191,6 +191,18 @@ def _fill(
         raise CheckpointError(
             f"{what} holds {100 * share:.0f} % of the backbone's tensors (missing, for example, {missing}); at least "
             f"{100 * MINIMUM_COVERAGE:.0f} % are needed. Is it made for this BACKBONE?"
+        )
+    between = left_between(found, wanted)
+    if len(between) > (1 - MINIMUM_COVERAGE) * len(needed):
+        raise CheckpointError(
+            f"{what} holds {len(between)} layers more between those of the backbone (for example {between[0]}): it is "
+            "made for a larger one. Set BACKBONE to that one."
+        )
+    broken = next((name for name, tensor in taken.items() if not bool(tensor.isfinite().all())), None)
+    if broken is not None:
+        raise CheckpointError(
+            f"{what} holds numbers that are not finite (in {broken}): a training that went wrong, or a damaged file. "
+            "Take other weights."
         )
     encoder.load_state_dict({**wanted, **taken})
     return Loaded(share, loaded.adapted, loaded.note)

@@ -65,7 +65,7 @@ def make_dataset(job: PrepareJob, progress: Progress) -> PrepareResult:
     grounds = common_grounds(census.grids, sources)
     assignment, remarks = _assign(job, pairs, census, grounds, progress)
     remarks = [f"Split: {job.split}, seed {job.seed}.", *remarks, _summary(census, assignment)]
-    warnings = _doubts(census, sources, assignment, grounds, job.split == "blocks")
+    warnings = [*_without_room(job, assignment), *_doubts(census, sources, assignment, grounds, job.split == "blocks")]
     for text in remarks:
         progress.info(text)
     sets = [[pair for pair, to in zip(pairs, assignment, strict=True) if to == index] for index in range(LEFT_OUT)]
@@ -177,6 +177,23 @@ def _split_blocks(
     return assignment, [f"{text}; {gone} chips left out, since they come too near to chips of another set."]
 
 
+def _without_room(job: PrepareJob, assignment: Assignment) -> list[str]:
+    """Say that blocks leave no room for a set that is wanted."""
+    percents = (job.train_percent, job.validation_percent, job.test_percent)
+    lacking = [
+        name
+        for index, (name, percent) in enumerate(zip(SPLIT_NAMES, percents, strict=True))
+        if percent > 0 and not (assignment == index).any()
+    ]
+    if job.split != "blocks" or not lacking:
+        return []
+    size = f"BLOCK_SIZE {job.block_size}" if job.block_size else "blocks of automatic size"
+    return [
+        f"With {size} and BUFFER {job.buffer} there is no room for: {', '.join(lacking)}. Take smaller blocks, a "
+        "smaller buffer, or more images."
+    ]
+
+
 def _pixel(census: Census, positions: NDArray[np.intp]) -> float:
     """Give the size of a pixel on a ground, in its units."""
     transform = census.grids[positions[0]].transform
@@ -260,7 +277,7 @@ def _doubts(
     extents = [grid.extent for grid in census.grids]
     names: dict[str, list[int]] = {}
     for entry in census.classes.entries:
-        names.setdefault(entry.name.casefold(), []).append(entry.value)
+        names.setdefault(entry.name.strip().casefold(), []).append(entry.value)
     for same in (values for values in names.values() if len(values) > 1):
         warnings.append(
             f"Classes {', '.join(map(str, same))} have the same name, and are learnt as different ones. If they are "

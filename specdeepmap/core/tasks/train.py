@@ -233,7 +233,7 @@ class _Training:
         """Put network, loss and optimiser together."""
         job, start = self._job, self._start
         recipe = Recipe(job.optimizer, self._rate, job.weight_decay, job.scheduler, job.seed, job.unfreeze_epoch)
-        network = start.network.to(memory_format=torch.channels_last)
+        network = start.network.to(memory_format=start.network.layout)
         strengths, levels = job.augmentations(), start.normalization.levels
         augment = build_augmenter(strengths, levels) if strengths else None
         return Segmenter(network, self._card(), LOSSES[job.loss].build(self._class_weights), recipe, augment)

@@ -406,6 +406,35 @@ def test_zero_becomes_a_class_only_where_a_feature_says_0(tmp_path: Path, kind: 
     assert burn(free, zero_as=1)[0][1, 6] == 1, "nothing to take the place of"
 
 
+def test_names_that_differ_by_blanks_at_their_ends_are_one_class(tmp_path: Path) -> None:
+    rows = [("wood", box(0, 0, 3, 3)), ("wood ", box(5, 0, 3, 3)), (" field", box(0, 5, 3, 3))]
+    values, names = burn(write_layer(tmp_path / "a.gpkg", rows))
+    assert names == {1: "field", 2: "wood"}
+    assert values[1, 1] == values[1, 6] == 2 and values[6, 1] == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_layer_of_points_polygons_and_lines(tmp_path: Path, order: int) -> None:
+    """Whatever comes first: overlaps and meetings are told, and lines are left out."""
+    line = "LINESTRING (400000 5800000, 400100 5799900)"
+    nested = f"GEOMETRYCOLLECTION ({point(9.5, 7.5)}, {point(10.5, 7.5)})"
+    rows = [
+        ("a", point(9.5, 0.5)),
+        ("b", point(9.5, 0.5)),
+        ("a", box(0, 0, 3, 3)),
+        ("b", box(1, 1, 3, 3)),
+        ("c", line),
+        ("d", nested),
+    ]
+    progress = Recorder()
+    values, names = burn(write_layer(tmp_path / "a.gpkg", rows[::order]), progress=progress)
+    said = " ".join(progress.warnings)
+    assert "5 pixels lie in several features" in said
+    assert "1 feature(s) are neither polygons nor points" in said
+    assert names == {1: "a", 2: "b", 3: "c", 4: "d"} and (values[7, 9:11] == 4).all() and not (values == 3).any()
+    assert "different classes" in said
+
+
 def test_text_in_an_encoding_that_no_file_tells(tmp_path: Path) -> None:
     rows = [("Gruenland", box(0, 0, 3, 3)), ("Wald", box(5, 0, 3, 3))]
     path = write_layer(tmp_path / "a.shp", rows, name="a", geometry=ogr.wkbPolygon, driver="ESRI Shapefile")

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -153,3 +156,26 @@ def test_all_layers_that_see_the_bands_are_found() -> None:
     assert len(seen) > 1 and trained == seen
     several.unfreeze_encoder()
     assert [module.training for module in several.modules()] == modes
+
+
+@pytest.mark.parametrize("backbone", ["mobileone_s0", "tu-repvgg_a0"])
+def test_strided_convolutions_of_single_pixels_are_trained_in_a_layout_that_holds(backbone: str) -> None:
+    """With channels last, their backward pass on a processor overwrites the heap: so in a process of its own."""
+    program = (
+        "import sys, torch\n"
+        "from specdeepmap.core.learn.architectures import build_network\n"
+        "torch.manual_seed(0)\n"
+        "network = build_network('unet', sys.argv[1], 4, 3).train()\n"
+        "network.to(memory_format=network.layout)\n"
+        "for step in range(3):\n"
+        "    images = torch.randn(8, 4, 64, 64).contiguous(memory_format=network.layout)\n"
+        "    network(images).sum().backward()\n"
+        "print('done', network.layout)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, backbone], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "done torch.contiguous_format" in done.stdout, done.stderr
+
+
+def test_other_networks_are_trained_with_channels_last() -> None:
+    assert build_network("unet", "resnet18", bands=4, classes=3).layout == torch.channels_last
+    assert build_network("unet", "mobileone_s0", bands=8, classes=3).layout == torch.channels_last

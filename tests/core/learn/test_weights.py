@@ -100,7 +100,13 @@ def test_every_file_type(pretrained: Network, tmp_path: Path, suffix: str) -> No
     assert same(encoder_state(network), encoder_state(pretrained))
 
 
-@pytest.mark.parametrize("backbone", ["tu-resnet10t", "tu-convnext_atto", "tu-regnetx_002", "tu-mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        *("tu-resnet10t", "tu-convnext_atto", "tu-regnetx_002", "tu-mobilenetv3_small_050"),
+        *("tu-densenet121", "tu-tinynet_e", "tu-efficientvit_b0"),
+    ],
+)
 def test_files_of_timm(tmp_path: Path, backbone: str) -> None:
     import timm
 
@@ -147,6 +153,28 @@ def test_too_little_of_the_backbone_is_refused(pretrained: Network, tmp_path: Pa
         load_weights_file(network, tmp_path / "weights.pth")
     assert needed[0] in str(caught.value)
     assert same(encoder_state(network), before)
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller"),
+    [("resnet34", "resnet18"), ("tu-resnet34", "tu-resnet18"), ("tu-efficientnet_b1", "tu-efficientnet_b0")],
+)
+def test_weights_of_a_larger_backbone_are_refused(tmp_path: Path, larger: str, smaller: str) -> None:
+    """All tensors of the smaller one stand in the file, by name and shape: with every second layer it would be junk."""
+    torch.save(encoder_state(build_network("unet", larger, bands=3, classes=2)), tmp_path / "weights.pth")
+    network = build_network("unet", smaller, bands=3, classes=2)
+    with pytest.raises(CheckpointError, match=r"WEIGHTS_FILE .* layers more between .* larger one\. Set BACKBONE"):
+        load_weights_file(network, tmp_path / "weights.pth")
+
+
+def test_weights_that_are_no_numbers_are_refused(pretrained: Network, tmp_path: Path) -> None:
+    state = encoder_state(pretrained)
+    name = [key for key in state if key.endswith("weight")][5]
+    state[name] = state[name].clone()
+    state[name].view(-1)[3] = float("nan")
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=rf"not finite \(in {re.escape(name)}\)"):
+        load_weights_file(build_network("unet", TINY, bands=3, classes=2), tmp_path / "weights.pth")
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:

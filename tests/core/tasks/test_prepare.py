@@ -528,6 +528,31 @@ def test_images_in_another_unit_are_told(
     assert bool(said) == told and (not told or ("two" in said[0] and "one" in said[0]))
 
 
+@pytest.mark.parametrize(
+    ("value", "pixels", "told"), [(-9999.0, 40, True), (0.0, 40, True), (-9999.0, 2, False), (-9999.0, 0, False)]
+)
+def test_a_value_that_stands_for_missing_pixels_and_is_not_declared_is_told(
+    tmp_path: Path, random: np.random.Generator, value: float, pixels: int, told: bool
+) -> None:
+    """It would make statistics of nothing: a mean of -2,300 and a standard deviation of 4,200 for reflectance."""
+    image = random.normal(0.4, 0.1, (4, 32, 32)).astype(np.float32)
+    image.reshape(4, -1)[:, :pixels] = value
+    labels = np.tile(np.array([1, 2], np.uint8), (32, 16))
+    folder = tmp_path / "data"
+    job = TileJob(
+        image=str(write_raster(tmp_path / "a.tif", image)),
+        labels=str(write_raster(tmp_path / "l.tif", labels)),
+        output_folder=folder,
+        min_label_coverage=0,
+        **dict.fromkeys(("tile_size_x", "tile_size_y", "step_x", "step_y"), 16),
+    )
+    tile_raster(job, Recorder())
+    progress = Recorder()
+    prepare(folder, progress, train_percent=100, validation_percent=0, test_percent=0)
+    said = [text for text in progress.warnings if "in all bands, as pixels without data do" in text]
+    assert bool(said) == told and (not told or f"with NODATA {value:g}" in said[0])
+
+
 def test_a_name_that_two_classes_have_is_told(tmp_path: Path, random: np.random.Generator) -> None:
     folder = two_images(tmp_path, random)
     for path in (folder / "labels").glob("*.tif"):

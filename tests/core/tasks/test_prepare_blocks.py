@@ -180,3 +180,5 @@ def test_a_buffer_that_leaves_no_training_chip_is_told(tmp_path: Path) -> None:
     assert len(left) == 1
     for name in set(SPLIT_NAMES) - left:
         assert any(f"The {name} set is empty" in text for text in progress.warnings)
+    (said,) = [text for text in progress.warnings if "BUFFER 500 there is no room for" in text]
+    assert all((name in said.split(":")[1]) == (name not in left) for name in SPLIT_NAMES)
