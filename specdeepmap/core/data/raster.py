@@ -284,6 +284,20 @@ def warn_of_points(image: Raster, progress: Progress) -> None:
         )
 
 
+def warn_of_alpha(image: Raster, progress: Progress) -> None:
+    """Warn where a band of an image says which pixels are valid: it is taken for a spectral one, too."""
+    bands = range(1, image.count + 1)
+    alpha = [
+        number for number in bands if image.dataset.GetRasterBand(number).GetColorInterpretation() == gdal.GCI_AlphaBand
+    ]
+    if alpha:
+        progress.warning(
+            f"IMAGE {image.name}: band {alpha[0]} is an alpha band, which says where the image has data. It becomes a "
+            "band of the chips nevertheless, and images without it cannot be mapped. Take it off first (in QGIS: "
+            "Raster > Conversion > Translate, additional parameters -b 1 -b 2 -b 3)."
+        )
+
+
 def open_input(parameter: str, source: str, nodata: float | None = None) -> Raster:
     """Open a raster that a user named.
 

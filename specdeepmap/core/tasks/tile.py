@@ -13,7 +13,7 @@ from specdeepmap.core.data.classes import UNLABELLED, ClassEntry, ClassTable
 from specdeepmap.core.data.dataset import CSV_NAMES, INDEX_NAME
 from specdeepmap.core.data.labels import LabelRaster, names_and_colors
 from specdeepmap.core.data.parallel import THREADS, in_threads
-from specdeepmap.core.data.raster import Raster, check_nodata, open_input, warn_of_points
+from specdeepmap.core.data.raster import Raster, check_nodata, open_input, warn_of_alpha, warn_of_points
 from specdeepmap.core.data.tileindex import TileRecord, write_index
 from specdeepmap.core.data.tiling import Window, split_windows
 from specdeepmap.core.data.vectors import burn_vectors
@@ -37,6 +37,7 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
     image = open_input("IMAGE", job.image, job.nodata)
     check_nodata(job.nodata, image)
     warn_of_points(image, progress)
+    warn_of_alpha(image, progress)
     stem = image_stem(image)
     image.expect(job.tile_size_y)
     windows = _windows(job, image)

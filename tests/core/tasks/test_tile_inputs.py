@@ -324,3 +324,13 @@ def test_a_chip_that_was_not_written_does_not_count(
     monkeypatch.undo()
     result = tile(tmp_path / "out", image, labels)
     assert result.tile_count == len(chips(tmp_path / "out")) == len(chips(tmp_path / "out", "labels")) == 6
+
+
+def test_an_alpha_band_is_told(tmp_path: Path, random: np.random.Generator) -> None:
+    pixels = random.integers(1, 255, (4, 16, 24)).astype(np.uint8)
+    labels = write_raster(tmp_path / "l.tif", np.ones((16, 24), np.uint8))
+    for alpha in ("NO", "YES"):
+        progress = Recorder()
+        image = write_raster(tmp_path / f"{alpha}.tif", pixels, options=("PHOTOMETRIC=RGB", f"ALPHA={alpha}"))
+        tile(tmp_path / f"out {alpha}", image, labels, progress)
+        assert any("band 4 is an alpha band" in text for text in progress.warnings) == (alpha == "YES")
