@@ -26,11 +26,11 @@ Processing.initialize()
 """
 
 LOAD = """
-began = time.perf_counter()
+began = time.process_time()  # what else the machine does is left out
 from specdeepmap.plugin import SpecDeepMapPlugin
 plugin = SpecDeepMapPlugin(None)
 plugin.initProcessing()
-seconds = time.perf_counter() - began
+seconds = time.process_time() - began
 """
 
 DIALOGS = f"""
