@@ -294,7 +294,9 @@ def warn_of_alpha(image: Raster, progress: Progress) -> None:
         progress.warning(
             f"IMAGE {image.name}: band {alpha[0]} is an alpha band, which says where the image has data. It becomes a "
             "band of the chips nevertheless, and images without it cannot be mapped. Take it off first (in QGIS: "
-            "Raster > Conversion > Translate, additional parameters -b 1 -b 2 -b 3)."
+            "Raster > Conversion > Translate, additional parameters -b 1 -b 2 -b 3). If it holds measurements, its "
+            f"file says so wrongly, and pixels of 0 there are lost: gdal_edit.py -colorinterp_{alpha[0]} undefined "
+            "corrects it."
         )
 
 
