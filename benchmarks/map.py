@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,10 +83,9 @@ def main() -> None:
         return
     gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory(prefix="specdeepmap-bench-") as name:
-        rows: list[Row] = []
-        for case in CASES:
-            if options.only in case.name:
-                rows.append(bench_speed(case, Path(name), 0.8 if gpu else 0.9, rows))
+        known: dict[Case, Row] = {}
+        goal = 0.8 if gpu else 0.9
+        rows = [bench_speed(case, Path(name), goal, known) for case in CASES if options.only in case.name]
         if options.only in "map-memory":
             rows.append(bench_memory(Path(name)))
     show(rows, "map-gpu" if gpu else "map")
@@ -148,8 +146,15 @@ def run(image: Path, model: Path, tile: int) -> float:
         return time.perf_counter() - started
 
 
-def bench_speed(case: Case, folder: Path, goal: float, known: Sequence[Row]) -> Row:
-    """Compare a mapping with the bare forward pass; medians of turns. An automatic tile size may be a known one."""
+def bench_speed(case: Case, folder: Path, goal: float, known: dict[Case, Row]) -> Row:
+    """Compare a mapping with the bare forward pass; medians of turns.
+
+    Args:
+        case: to measure.
+        folder: for its files.
+        goal: lower bound of the ratio.
+        known: what was measured by the tile size that came of it; an automatic one may be among it. It is added to.
+    """
     image = write_scene(folder / f"{case.size}x{case.bands}.tif", case.size, case.bands)
     model = write_model(folder / f"{case.bands}x{case.chip}.ckpt", case.bands, case.chip)
     predictor = Predictor(model, "auto")
@@ -159,11 +164,10 @@ def bench_speed(case: Case, folder: Path, goal: float, known: Sequence[Row]) -> 
     bare.eval().to(predictor.device).to(memory_format=torch.channels_last)
     overlap = round((case.tile or case.chip) * 0.1)
     tile = (case.tile, case.tile) if case.tile else predictor.tile_size(case.size, case.size, overlap)
-    same = Case(f"map-s2-{tile[0]}", case.size, case.bands, case.chip, tile[0])
-    for row in known if same in CASES else ():
-        if row.name == same.name:
-            sys.stdout.write(f"{case.name}: tiles of {tile[0]}, as {row.name}\n")
-            return replace(row, name=case.name)
+    settled = replace(case, name="", tile=tile[0])
+    if settled in known:
+        sys.stdout.write(f"{case.name}: tiles of {tile[0]}, as {known[settled].name}\n")
+        return replace(known[settled], name=case.name)
     plan = Plan(Window(0, 0, case.size, case.size), tile, overlap, 1)
     pixels = sum(map(len, plan.rows)) * tile[0] * tile[1] / 1e6
     best = max(BATCHES, key=lambda batch: bare_rate(case, bare, predictor, tile, batch, 2))
@@ -177,7 +181,8 @@ def bench_speed(case: Case, folder: Path, goal: float, known: Sequence[Row]) -> 
         f"{case.name}: tiles of {tile[0]}, batch {predictor.batch_size(*tile)} (best bare: {best}), "
         f"{rate * kept:.2f} MP/s of map\n"
     )
-    return Row.rate(case.name, rate, statistics.median(limit), "MP/s", goal)
+    known[settled] = Row.rate(case.name, rate, statistics.median(limit), "MP/s", goal)
+    return known[settled]
 
 
 def bare_rate(
