@@ -84,46 +84,65 @@ class Normalization(Record):
         bands, rows, columns = values.shape
         bad = np.asarray(self.bad, np.bool_)
         side_by_side = values.strides[0] == values.itemsize and values.strides[2] == bands * values.itemsize
-        scaled = _pixels_scaled if side_by_side else _bands_scaled
-        factor, offset = (np.tile(numbers, columns) for numbers in self._linear())
+        scale = _scale_pixels if side_by_side else _scale_bands
+        factor, offset = self._linear()
+        if side_by_side:  # of each band of each pixel of a row, which is one long loop
+            factor, offset = (np.tile(numbers, (columns, 1)) for numbers in (factor, offset))
         if pixels is None:
             pixels = np.empty((rows, columns, bands), np.float32)
         step = max(_BLOCK // max(bands * columns, 1), 1)
         with np.errstate(invalid="ignore", over="ignore"):  # missing pixels may hold anything
             for start in range(0, rows, step):
                 part = np.s_[:, start : start + step]
-                block = scaled(values[part], factor, offset)
-                if not (used := valid[part]).all():
-                    np.copyto(block, 0, where=~used)
-                block[bad] = 0
-                pixels[start : start + step] = block.transpose(1, 2, 0)
+                block = pixels[start : start + step]
+                scale(values[part], valid[part], factor, offset, block)
+                block[..., bad] = 0
         return pixels.transpose(2, 0, 1)
 
 
-def _pixels_scaled(
-    values: NDArray[np.generic], factor: NDArray[np.float32], offset: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Scale ``(bands, rows, columns)`` that lie pixel by pixel in memory, a row of pixels at a stretch.
+def _scale_pixels(
+    values: NDArray[np.generic],
+    valid: NDArray[np.bool_],
+    factor: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    pixels: NDArray[np.float32],
+) -> None:
+    """Scale ``(bands, rows, columns)`` that lie pixel by pixel in memory.
 
     Args:
-        values: any numbers.
-        factor, offset: of each band of each pixel of a row.
+        values, valid: any numbers, and which of them are data; the others become 0.
+        factor, offset: ``(columns, bands)``.
+        pixels: gets the result, ``(rows, columns, bands)``.
     """
-    bands, rows, columns = values.shape
-    scaled = values.transpose(1, 2, 0).reshape(rows, columns * bands).astype(np.float32)
-    scaled *= factor
-    scaled += offset
-    return scaled.reshape(rows, columns, bands).transpose(2, 0, 1)
+    pixels[...] = values.transpose(1, 2, 0)
+    pixels *= factor
+    pixels += offset
+    _clear(pixels, valid.transpose(1, 2, 0))
 
 
-def _bands_scaled(
-    values: NDArray[np.generic], factor: NDArray[np.float32], offset: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Scale ``(bands, rows, columns)`` that lie band by band in memory; arguments as for ``_pixels_scaled``."""
-    bands = len(values)
-    scaled = np.multiply(values, factor[:bands, None, None], dtype=np.float32, casting="unsafe")  # no copy before
-    scaled += offset[:bands, None, None]
-    return scaled
+def _scale_bands(
+    values: NDArray[np.generic],
+    valid: NDArray[np.bool_],
+    factor: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    pixels: NDArray[np.float32],
+) -> None:
+    """Scale ``(bands, rows, columns)`` that lie band by band in memory, and turn them round when they are scaled.
+
+    Args:
+        values, valid, pixels: as for ``_scale_pixels``.
+        factor, offset: ``(bands,)``.
+    """
+    scaled = np.multiply(values, factor[:, None, None], dtype=np.float32, casting="unsafe")  # no copy before
+    scaled += offset[:, None, None]
+    _clear(scaled, valid)
+    pixels[...] = scaled.transpose(1, 2, 0)
+
+
+def _clear(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+    """Set what is no data to 0."""
+    if not valid.all():
+        np.copyto(values, 0, where=~valid)
 
 
 @dataclass(frozen=True, eq=False)

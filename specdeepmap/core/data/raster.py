@@ -8,7 +8,7 @@ no-data value and not masked; no-data is compared in the raster's own numbers, b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -224,12 +224,7 @@ class Raster:
         if inside == window:
             return self.read(window)
         if mirror:
-            columns = _mirrored(window.x, window.x_end, self.width)
-            rows = _mirrored(window.y, window.y_end, self.height)
-            x, y = int(columns.min()), int(rows.min())
-            seen = Window(x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y)
-            values, valid = self.read(seen)
-            return _picked(values, rows - y, columns - x), _picked(valid, rows - y, columns - x)
+            return self.read_mirrored([window])[0]
         values, valid = self.read(inside)
         pads = (
             (0, 0),
@@ -238,6 +233,20 @@ class Raster:
         )
         fill = 0 if self.nodata is None else self.nodata
         return np.pad(values, pads, constant_values=fill), np.pad(valid, pads, constant_values=False)
+
+    def read_mirrored(self, windows: Sequence[Window]) -> list[tuple[NDArray[np.generic], NDArray[np.bool_]]]:
+        """Read neighbouring windows at once; beyond its borders the raster is mirrored, as often as needed.
+
+        Returns:
+            Of each, as ``read``. Where windows lie inside the raster, they share memory.
+        """
+        columns = [_mirrored(window.x, window.x_end, self.width) for window in windows]
+        rows = [_mirrored(window.y, window.y_end, self.height) for window in windows]
+        x, y = (int(min(places.min() for places in axis)) for axis in (columns, rows))
+        x_end, y_end = (int(max(places.max() for places in axis)) + 1 for axis in (columns, rows))
+        values, valid = self.read(Window(x, y, x_end - x, y_end - y))
+        places = [(across - y, along - x) for across, along in zip(rows, columns, strict=True)]
+        return [(_picked(values, *each), _picked(valid, *each)) for each in places]
 
     def valid(self, values: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Tell which values are data, by finiteness and no-data values, without the mask band."""
@@ -248,7 +257,7 @@ class Raster:
         elif same and first is not None:
             return np.asarray(values != first, np.bool_)
         else:
-            valid = np.ones(values.shape, np.bool_)
+            valid = np.ones_like(values, np.bool_)  # in the same order in memory
         if same:
             if first is not None:
                 valid &= _differ(values, first)
@@ -417,11 +426,13 @@ def _side_file_matters(name: str) -> bool:
 def _picked(values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
     """Pick rows and columns of ``(bands, rows, columns)``: an axis at a time, and whole rows first, is fastest.
 
-    What is stored pixel by pixel stays so.
+    What is stored pixel by pixel stays so, and what lies together is not copied.
     """
-    if (pixels := values.transpose(1, 2, 0)).flags.c_contiguous:
-        return _taken(_taken(pixels, 0, rows), 1, columns).transpose(2, 0, 1)
-    return _taken(_taken(values, 1, rows), 2, columns)
+    (top, bottom), (left, right) = ((int(places.min()), int(places.max()) + 1) for places in (rows, columns))
+    part = values[:, top:bottom, left:right]
+    if values.transpose(1, 2, 0).flags.c_contiguous:
+        return _taken(_taken(part.transpose(1, 2, 0), 0, rows - top), 1, columns - left).transpose(2, 0, 1)
+    return _taken(_taken(part, 1, rows - top), 2, columns - left)
 
 
 def _taken(values: NDArray[Any], axis: int, places: NDArray[np.intp]) -> NDArray[Any]:

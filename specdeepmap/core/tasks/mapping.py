@@ -242,19 +242,15 @@ def _read_row(image: Raster, plan: Plan, normalization: Normalization, row: int)
 def _read_strip(image: Raster, plan: Plan, normalization: Normalization, row: int, columns: slice) -> list[Tile]:
     """Read tiles that lie side by side."""
     windows = plan.rows[row][columns]
-    first, last = windows[0].read, windows[-1].read
-    strip = Window(first.x, first.y, last.x_end - first.x, first.height)
-    values, valid = image.read_padded(strip.moved(plan.area.x, plan.area.y), mirror=True)
-    valid[~image.good] = False
-    has_data = data_mask(valid, normalization)
-    parts = [np.s_[..., window.read.x - first.x : window.read.x_end - first.x] for window in windows]
-    empty = [not has_data[part].any() for part in parts]
-    raw = [None if nothing else (values[part], valid[part]) for nothing, part in zip(empty, parts, strict=True)]
-    if any(empty):  # or a batch would hold many strips, for some tiles of each
-        raw = [None if pair is None else (pair[0].copy(order="K"), pair[1].copy()) for pair in raw]
+    pairs = image.read_mirrored([window.read.moved(plan.area.x, plan.area.y) for window in windows])
+    for _, valid in pairs:
+        valid[~image.good] = False
+    has_data = [data_mask(valid, normalization) for _, valid in pairs]
+    raw = [pair if data.any() else None for pair, data in zip(pairs, has_data, strict=True)]
+    if None in raw:  # or a batch would hold many strips, for some tiles of each
+        raw = [None if pair is None else (pair[0].copy(order="K"), pair[1].copy(order="K")) for pair in raw]
     return [
-        Tile(row, columns.start + index, window, raw[index], has_data[part])
-        for index, (window, part) in enumerate(zip(windows, parts, strict=True))
+        Tile(row, columns.start + index, window, raw[index], has_data[index]) for index, window in enumerate(windows)
     ]
 
 

@@ -275,13 +275,33 @@ def test_read_padded_equals_numpys_padding(tmp_path: Path, data: st.DataObject) 
     cut = (slice(None), slice(y + far, window.y_end + far), slice(x + far, window.x_end + far))
     missing = np.zeros(image.shape, bool) if nodata is None else image == nodata
 
+    mirrored, mirrored_valid = np.pad(image, around, "symmetric"), ~np.pad(missing, around, "symmetric")
     values, valid = raster.read_padded(window, mirror=True)
-    assert np.array_equal(values, np.pad(image, around, "symmetric")[cut])
-    assert np.array_equal(valid, ~np.pad(missing, around, "symmetric")[cut])
+    assert np.array_equal(values, mirrored[cut])
+    assert np.array_equal(valid, mirrored_valid[cut])
+
+    neighbour = Window(max(x - 4, -9), y, data.draw(st.integers(10, 40)), data.draw(st.integers(10, 40)))
+    first, second = raster.read_mirrored([window, neighbour])
+    assert np.array_equal(first[0], values) and np.array_equal(first[1], valid)
+    there = (slice(None), slice(y + far, neighbour.y_end + far), slice(neighbour.x + far, neighbour.x_end + far))
+    assert np.array_equal(second[0], mirrored[there])
+    assert np.array_equal(second[1], mirrored_valid[there])
 
     values, valid = raster.read_padded(window, mirror=False)
     assert np.array_equal(values, np.pad(image, around, constant_values=nodata or 0)[cut])
     assert np.array_equal(valid, ~np.pad(missing, around, constant_values=True)[cut])
+
+
+@pytest.mark.parametrize("nodata", [None, 3])
+def test_what_is_stored_pixel_by_pixel_is_given_so_with_its_validity(tmp_path: Path, nodata: int | None) -> None:
+    """Going through both in different orders takes three times as long."""
+    image = np.arange(60 * 20 * 20).reshape(60, 20, 20).astype("u2")
+    options = ("TILED=YES", "BLOCKXSIZE=16", "BLOCKYSIZE=16", "INTERLEAVE=PIXEL")
+    raster = Raster.open(write_raster(tmp_path / "a.tif", image, nodata=nodata, options=options))
+    for window in (Window(0, 0, 20, 20), Window(-3, -3, 26, 26)):
+        values, valid = raster.read_padded(window, mirror=True)
+        for array in (values, valid):
+            assert array.transpose(1, 2, 0).flags.c_contiguous
 
 
 def test_the_grid_of_a_file(tmp_path: Path, numbers: Array) -> None:
