@@ -56,7 +56,7 @@ class Case:
     goal: float
 
 
-ON_CPU = (Case("train-128x10", 128, 10, 160, 16, 0.95), Case("train-64x200", 64, 200, 160, 16, 0.95))
+ON_CPU = (Case("train-128x10", 128, 10, 96, 16, 0.95), Case("train-64x200", 64, 200, 96, 16, 0.95))
 ON_GPU = (
     Case("train-128x10", 128, 10, 4096, 16, 0.90),
     Case("train-64x200", 64, 200, 4096, 16, 0.90),
@@ -76,7 +76,7 @@ def main() -> None:
     if options.memory:
         case = (ON_GPU if gpu else ON_CPU)[0]
         if options.memory == "bare":
-            bare_rate(case, hardware(), 10)
+            bare_rate(case, hardware(), 3)
         else:
             train_rate(case, options.folder)
         sys.stdout.write(str(peak_memory()))
@@ -179,7 +179,7 @@ def bench_layout(case: Case) -> Row:
     """Compare the layout and precision that the trainer takes with plain float32; medians of turns."""
     ours, plain = [], []
     for _ in range(REPEATS):
-        ours.append(bare_rate(case, hardware(), 10))
+        ours.append(bare_rate(case, hardware(), 5))
         plain.append(bare_rate(case, hardware(), 5, plain=True))
     return Row.rate("train-layout", statistics.median(ours), statistics.median(plain), "chips/s", 1.5)
 

@@ -21,7 +21,7 @@ from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.progress import Progress
 
-_VALUES_AT_A_TIME = 2_000_000
+_VALUES_AT_A_TIME = 400_000
 
 FLAT_SHARE = 0.01
 """Of the training pixels that hold one value in all bands, from which on it is doubted that they have data."""
