@@ -55,7 +55,7 @@ def tile_raster(job: TileJob, progress: Progress) -> TileResult:
         for place in places:
             staging.make(place)
 
-        def moves() -> list[Move]:
+        def moves() -> Iterator[Move]:
             _check_neighbours(job, stem, image, table)  # another run may have come first
             write_index(folder / INDEX_NAME, records, index if index.is_file() else None, stem)
             return _moves(folder, job.output_folder, stem)
@@ -175,14 +175,17 @@ def _write_chips(
     return records
 
 
-def _moves(folder: Path, output: Path, stem: str) -> list[Move]:
+def _moves(folder: Path, output: Path, stem: str) -> Iterator[Move]:
     """Put the new chips and their index in the place of the earlier index and all earlier chips of the same image."""
-    new = {output / kind / path.name: path for kind in _KINDS for path in sorted((folder / kind).iterdir())}
     index = output / INDEX_NAME
-    old = [path for kind in _KINDS for path in chips_of(output / kind, stem)]
-    old += [path for end in SQLITE_FILES if (path := index.with_name(index.name + end)).exists()]
-    gone = [Move(path) for path in old if path not in new]
-    return [*gone, *(Move(target, path) for target, path in new.items()), Move(index, folder / INDEX_NAME)]
+    for kind in _KINDS:
+        names = sorted(path.name for path in (folder / kind).iterdir())
+        gone = {path.name for path in chips_of(output / kind, stem)}.difference(names)
+        yield from (Move(output / kind / name) for name in sorted(gone))
+        yield from (Move(output / kind / name, folder / kind / name) for name in names)
+    beside = [index.with_name(index.name + end) for end in SQLITE_FILES]
+    yield from (Move(path) for path in beside if path.exists())
+    yield Move(index, folder / INDEX_NAME)
 
 
 def _check_neighbours(job: TileJob, stem: str, image: Raster, table: ClassTable) -> None:
