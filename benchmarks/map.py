@@ -173,7 +173,7 @@ def bench_speed(case: Case, folder: Path, goal: float, known: dict[Case, Row]) -
     best = max(BATCHES, key=lambda batch: bare_rate(case, bare, predictor, tile, batch, 2))
     ours, limit = [], []
     for _ in range(REPEATS):
-        limit.append(bare_rate(case, bare, predictor, tile, best, 12))
+        limit.append(bare_rate(case, bare, predictor, tile, best, 8))
         ours.append(pixels / run(image, model, case.tile))
     rate = statistics.median(ours)
     kept = case.size**2 / 1e6 / pixels

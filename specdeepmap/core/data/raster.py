@@ -124,22 +124,24 @@ class Raster:
         """Give the bytes of the blocks that a window of so many rows and columns touches, see ``cache_need``."""
         return 0 if self._direct else cache_need(self._dataset, rows, columns)
 
-    def expect_windows(self, rows: int, columns: int, count: int) -> tuple[int, int]:
-        """Say how windows are best read that lie row by row, side by side in each.
+    def windows_at_a_time(self, rows: int, columns: int, most: int) -> int:
+        """Say how many windows that lie side by side are best read at a time: their blocks fit into the cache.
 
         Args:
             rows, columns: of a window.
-            count: of neighbours that may be read at a time.
-
-        Returns:
-            As many neighbours as to read at a time, so that the blocks that they touch fit into the cache; and the
-            bytes that the cache needs: where blocks are higher than windows, those of a whole row of them, which the
-            next row of windows needs again.
+            most: that may be read at a time.
         """
-        while count > 1 and self.cache_need(rows, count * columns) > _WIDEST_CACHE // 2:
-            count //= 2
+        while most > 1 and self.cache_need(rows, most * columns) > _WIDEST_CACHE // 2:
+            most //= 2
+        return most
+
+    def cache_need_by_rows(self, rows: int, columns: int) -> int:
+        """Give the bytes that the cache needs for windows that are read row by row, so that no block is decoded twice.
+
+        Where blocks are higher than windows, the next row of windows needs those of this one again.
+        """
         again = self._dataset.GetRasterBand(1).GetBlockSize()[1] > rows
-        return count, self.cache_need(rows, self.width if again else count * columns)
+        return self.cache_need(rows, self.width if again else columns)
 
     @property
     def dataset(self) -> gdal.Dataset:

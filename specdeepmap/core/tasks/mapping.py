@@ -142,7 +142,8 @@ def map_area(image: Raster, plan: Plan, predictor: Predictor, layers: Layers, pr
     with_probabilities = layers.need_probabilities or plan.blended
     finisher = _Finisher(plan, layers, len(predictor.card.classes))
     width, height = plan.tile
-    widen_cache(image.expect_windows(height, width, plan.batch)[1] + layers.cache_need(height))
+    together = image.windows_at_a_time(height, width, plan.batch)
+    widen_cache(image.cache_need_by_rows(height, together * width) + layers.cache_need(height))
 
     def prepare(batch: list[Tile]) -> _Ready:
         with _memory_told(plan, image):
@@ -232,7 +233,7 @@ def read_tiles(image: Raster, plan: Plan, normalization: Normalization) -> Itera
 def _read_row(image: Raster, plan: Plan, normalization: Normalization, row: int) -> Iterator[Tile]:
     """Read a row of tiles, some of them at a time: what neighbours share is read once."""
     windows = plan.rows[row]
-    count = image.expect_windows(plan.tile[1], plan.tile[0], plan.batch)[0]
+    count = image.windows_at_a_time(plan.tile[1], plan.tile[0], plan.batch)
     for start in range(0, len(windows), count):
         with _memory_told(plan, image):
             tiles = _read_strip(image, plan, normalization, row, slice(start, start + count))

@@ -219,7 +219,8 @@ def test_small_windows_decode_no_block_twice(tmp_path: Path, random: np.random.G
     image = random.integers(1, 200, (4, 128, 4096)).astype("u2")
     options = ("TILED=YES", "BLOCKXSIZE=128", "BLOCKYSIZE=128", "COMPRESS=DEFLATE")
     raster = Raster.open(write_raster(tmp_path / "a.tif", image, options=options))
-    count, need = raster.expect_windows(32, 32, 8)
+    count = raster.windows_at_a_time(32, 32, 8)
+    need = raster.cache_need_by_rows(32, count * 32)
     assert count == 8 and image.nbytes <= need < 3 * image.nbytes
     before = gdal.GetCacheMax()
     try:
@@ -242,10 +243,11 @@ def test_windows_are_read_together_as_far_as_their_blocks_fit_into_the_cache(
     empty = gdal.GetDriverByName("GTiff").Create(str(tmp_path / "a.tif"), 20000, 600, bands, gdal.GDT_UInt16, options)
     empty.FlushCache()
     raster = Raster.open(tmp_path / "a.tif")
-    count, need = raster.expect_windows(64, 64, 128)
+    count = raster.windows_at_a_time(64, 64, 128)
+    need = raster.cache_need_by_rows(64, count * 64)
     assert count == together and (count == 1 or raster.cache_need(64, count * 64) <= 2**27)
     assert need >= (512 + 64) * 20000 * bands * 2, "a row of blocks and what reaches over it"
-    assert raster.expect_windows(1024, 1024, 1)[1] < raster.cache_need(1024, 20000)
+    assert raster.cache_need_by_rows(1024, 1024) < raster.cache_need(1024, 20000)
 
 
 def test_a_container_without_bands_is_named(tmp_path: Path) -> None:
