@@ -6,6 +6,7 @@ DEMO_FOLDER ?= demo
 SENSOR ?= sentinel2
 IMAGE ?=
 LABELS ?=
+CLASS_FIELD ?=
 DATA ?=
 CHECKPOINT ?=
 
@@ -32,7 +33,7 @@ setup:
 	@tools/setup
 
 demo: setup
-	@$(PYTHON) tools/demo.py --folder "$(DEMO_FOLDER)" --sensor "$(SENSOR)" --image "$(IMAGE)" --labels "$(LABELS)"
+	@$(PYTHON) tools/demo.py --folder "$(DEMO_FOLDER)" --sensor "$(SENSOR)" --image "$(IMAGE)" --labels "$(LABELS)" --class-field "$(CLASS_FIELD)"
 
 test: setup
 	@tools/test

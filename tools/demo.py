@@ -12,7 +12,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -33,6 +35,8 @@ from specdeepmap.core.data.labels import LabelRaster  # noqa: E402
 from specdeepmap.core.data.raster import Raster  # noqa: E402
 from specdeepmap.core.data.scene import make_scene  # noqa: E402
 from specdeepmap.core.data.tiling import Window  # noqa: E402
+from specdeepmap.core.data.vectors import burn_vectors  # noqa: E402
+from specdeepmap.core.data.vectorsource import is_vector  # noqa: E402
 from specdeepmap.core.errors import SpecDeepMapError  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402
 
@@ -47,6 +51,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is written")
     parser.add_argument("--image", default="", help="an image of your own")
     parser.add_argument("--labels", default="", help="its labels")
+    parser.add_argument("--class-field", default="", help="field with the class, where the labels are vectors")
     parser.add_argument("--sensor", default="sentinel2", help="of the scene that is made: sentinel2 or enmap")
     parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
@@ -61,8 +66,8 @@ def main() -> int:
         else:
             say("Making a scene")
             image, labels = map(str, make_scene(folder / "scene", options.sensor))
-        run_steps(image, labels, folder, options.epochs)
-        picture = draw(image, labels, folder)
+        run_steps(image, labels, options.class_field, folder, options.epochs)
+        picture = draw(image, labels, options.class_field, folder)
     except (SpecDeepMapError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"\nThe demo stopped: {error}\n")
         return 1
@@ -71,14 +76,15 @@ def main() -> int:
     return 0
 
 
-def run_steps(image: str, labels: str, folder: Path, epochs: int) -> None:
+def run_steps(image: str, labels: str, class_field: str, folder: Path, epochs: int) -> None:
     """Run splitter, maker, trainer, TensorBoard, tester and mapper."""
     raster = Raster.open(image)
     side = chip_size(raster.grid.width, raster.grid.height)
     data = folder / "dataset"
     sides = (f"TILE_SIZE_X={side}", f"TILE_SIZE_Y={side}", f"STEP_X={side}", f"STEP_Y={side}")
     coverage = "MIN_LABEL_COVERAGE=1"  # labels of one's own are often sparse
-    step("rastersplitter", f"IMAGE={image}", f"LABELS={labels}", *sides, coverage, f"OUTPUT_FOLDER={data}")
+    inputs = [f"IMAGE={image}", f"LABELS={labels}", *([f"CLASS_FIELD={class_field}"] if class_field else [])]
+    step("rastersplitter", *inputs, *sides, coverage, f"OUTPUT_FOLDER={data}")
     shares = ("TRAIN_PERCENT=60", "VALIDATION_PERCENT=20", "TEST_PERCENT=20")
     step("datasetmaker", f"DATA_FOLDER={data}", *shares)
     places = (f"LOG_FOLDER={folder / 'logs'}", f"MODEL_FOLDER={folder / 'models'}")
@@ -141,16 +147,19 @@ def mean_iou(path: Path) -> float:
         return float(list(csv.reader(file))[-1][1])
 
 
-def draw(image: str, labels: str, folder: Path) -> Path:
+def draw(image: str, labels: str, class_field: str, folder: Path) -> Path:
     """Draw image, reference and map side by side."""
     raster = Raster.open(image)
     classes, _, _ = read_summary(folder / "dataset" / "Summary_train_val.csv")
-    whole = Window(0, 0, raster.grid.width, raster.grid.height)
-    thin = max(-(-max(whole.width, whole.height) // SHOWN), 1)
-    reference = LabelRaster(labels, raster.grid, Progress()).read(whole)[::thin, ::thin]
-    predicted = Raster.open(folder / "map.tif").read(whole)[0][0][::thin, ::thin]
+    if is_vector(labels):
+        burned = folder / "labels.tif"
+        burn_vectors(labels, class_field, raster.grid, burned, None, Progress())
+        labels = str(burned)
+    reference = thinned(LabelRaster(labels, raster.grid, Progress()).read, raster)
+    mapped = Raster.open(folder / "map.tif")
+    predicted = thinned(lambda window: mapped.read(window)[0][0], raster)
     figure, axes = plt.subplots(1, 3, figsize=(16, 6.2))
-    axes[0].imshow(true_color(raster, whole)[::thin, ::thin])
+    axes[0].imshow(true_color(raster))
     lookup = ListedColormap([color(classes, value) for value in range(256)])
     for axis, values in ((axes[1], reference), (axes[2], predicted)):
         axis.imshow(values, cmap=lookup, vmin=0, vmax=255, interpolation="nearest")
@@ -166,17 +175,28 @@ def draw(image: str, labels: str, folder: Path) -> Path:
     return path
 
 
-def true_color(raster: Raster, window: Window) -> NDArray[np.float64]:
+def thinned(read: Callable[[Window], NDArray[Any]], raster: Raster) -> NDArray[Any]:
+    """Read what fits into a panel, row by row: a whole scene may not fit into the memory."""
+    width, height = raster.grid.width, raster.grid.height
+    thin = max(-(-max(width, height) // SHOWN), 1)
+    return np.concatenate([read(Window(0, y, width, 1))[..., ::thin] for y in range(0, height, thin)], axis=-2)
+
+
+def true_color(raster: Raster) -> NDArray[np.float64]:
     """Give red, green, blue for the eye, 0 to 1; the first bands where wavelengths are not known."""
     known = [(band.wavelength_nm, index) for index, band in enumerate(raster.bands) if band.wavelength_nm]
     if known:
         chosen = [min(known, key=lambda pair, nm=nm: abs(pair[0] - nm))[1] for nm in RGB_NM]
     else:
         chosen = [min(index, len(raster.bands) - 1) for index in (2, 1, 0)]
-    values, valid = raster.read(window)
+
+    def read(window: Window) -> NDArray[np.float64]:
+        values, valid = raster.read(window)
+        return np.where(valid[chosen], values[chosen], np.nan)
+
     bands: list[NDArray[np.float64]] = []
-    for index in chosen:
-        band, there = values[index].astype(np.float64), valid[index]
+    for band in thinned(read, raster):
+        there = np.isfinite(band)
         low, high = np.percentile(band[there], (2, 98)) if there.any() else (0, 1)
         bands.append(np.where(there, np.clip((band - low) / max(high - low, 1e-9), 0, 1), 0))
     return np.dstack(bands)

@@ -25,7 +25,7 @@ from qgis.utils import iface
 from specdeepmap.algorithms.checks import check_inputs_are_there, job_as_written
 from specdeepmap.algorithms.feedback import FeedbackProgress
 from specdeepmap.algorithms.handover import HandOver, Ways
-from specdeepmap.algorithms.layers import LabelCopy, layer_doubts
+from specdeepmap.algorithms.layers import LabelCopy, layer_doubts, reload_layers
 from specdeepmap.algorithms.parameters import OUTPUTS, Field, check_raw, make_parameter, read_value
 from specdeepmap.algorithms.tables import LOAD_TABLES, load_table
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError, nearest
@@ -175,9 +175,11 @@ class Algorithm(QgsProcessingAlgorithm):
         return self._outputs
 
     def postProcessAlgorithm(self, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> dict[str, Any]:
-        """Hand on what a run made, for the dialogs of the next steps."""
-        if iface is not None and self._outputs is not None:
-            self.HANDOVER.remember(self.HANDS_ON, self._outputs)
+        """Show what a run made in layers that are open already, and hand it on to the dialogs of the next steps."""
+        if self._outputs is not None:
+            reload_layers(context.project(), (value for value in self._outputs.values() if isinstance(value, str)))
+            if iface is not None:
+                self.HANDOVER.remember(self.HANDS_ON, self._outputs)
         return {}
 
     def job(self, parameters: dict[str, Any], context: QgsProcessingContext) -> Job:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +19,34 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProcessingUtils,
+    QgsProject,
     QgsProviderRegistry,
     QgsRasterLayer,
     QgsVectorFileWriter,
     QgsVectorLayer,
     QgsVectorLayerFeatureSource,
 )
+from qgis.PyQt.QtCore import QThread
 
 from specdeepmap.core.data.classes import UNLABELLED, ClassEntry
 from specdeepmap.core.errors import Canceled, ConfigError
+
+_IN_MEMORY = ("/vsimem/", "MEM:")
 
 
 def raster_source(layer: QgsRasterLayer, parameter: str) -> str:
     """Give the GDAL name of a raster layer.
 
     Raises:
-        ConfigError: if the layer does not come from GDAL.
+        ConfigError: if the layer does not come from GDAL, or is no file.
     """
-    if layer.providerType() != "gdal":
+    origin = f"comes from '{layer.providerType()}'" if layer.providerType() != "gdal" else ""
+    if layer.source().startswith(_IN_MEMORY):  # the work is done in another process
+        origin = "lies in the memory of QGIS only"
+    if origin:
         raise ConfigError(
-            f"{parameter} is the layer '{layer.name()}', whose data comes from '{layer.providerType()}'. Export it "
-            "to a file first (Export > Save As)."
+            f"{parameter} is the layer '{layer.name()}', whose data {origin}. Export it to a file first (Export > Save "
+            "As)."
         )
     parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
     return layer.source() if parts.get("layerName") else _path(parts) or layer.source()
@@ -55,7 +64,9 @@ class LabelCopy:
     """
 
     def __init__(self, layer: QgsVectorLayer, position: int, context: QgsProcessingContext) -> None:
-        self.path = QgsProcessingUtils.generateTempFilename("labels.gpkg")
+        # Messages name the file: by its name the user knows the layer.
+        known = re.sub(r"[^\w -]+", "_", layer.name()).strip()[:60]
+        self.path = QgsProcessingUtils.generateTempFilename(f"{known or 'labels'}.gpkg")
         self._name, self._position = layer.name(), position
         self._features = QgsVectorLayerFeatureSource(layer)  # as they are now, edits and joined fields included
         self._fields = QgsFields()
@@ -101,7 +112,7 @@ def label_source(
 
     Returns:
         The name, and what must be copied to it first: vectors that do not lie in a file, or that QGIS shows in another
-        way than their file does.
+        way, or at another place, than their file does.
 
     Raises:
         ConfigError: if the layer is neither.
@@ -113,7 +124,7 @@ def label_source(
     position = layer.fields().lookupField(class_field)
     if layer.providerType() == "ogr" and not layer.isModified() and _lies_in_file(layer, position):
         parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
-        if _is_plain(layer, position, parts):
+        if _is_plain(layer, position, parts) and layer.crs() == layer.dataProvider().crs():
             named = f"|layername={parts['layerName']}" if parts.get("layerName") else ""
             subset = f"|subset={layer.subsetString()}" if layer.subsetString() else ""
             return f"{_path(parts)}{named}{subset}", None
@@ -164,16 +175,35 @@ def _path(parts: dict[str, Any]) -> str:
     return "".join(parts.get(part) or "" for part in ("vsiPrefix", "path", "vsiSuffix"))
 
 
+def reload_layers(project: QgsProject | None, results: Iterable[str]) -> None:
+    """Let open layers show what their files hold now: QGIS would go on with the files that were replaced.
+
+    Args:
+        project: with the layers; None where there is none.
+        results: files that were written, and folders that files were written into.
+    """
+    if project is None or QThread.currentThread() != project.thread():
+        return
+    places = {Path(result).resolve() for result in results}
+    for layer in project.mapLayers().values():
+        shown = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source()).get("path")
+        file = Path(shown).resolve() if shown else None
+        if file is not None and not places.isdisjoint((file, *file.parents)):
+            layer.reload()
+            layer.triggerRepaint()
+
+
 def layer_doubts(layer: QgsMapLayer, parameter: str) -> list[str]:
     """Say what QGIS was told of a layer that its file does not say: what is not in the file does not count."""
     doubts = []
     provider = layer.dataProvider()
     own, file = layer.crs(), provider.crs()
-    if file.isValid() and own.isValid() and own != file:
+    if isinstance(layer, QgsRasterLayer) and own.isValid() and own != file:
+        says = f"says {file.authid() or file.description()}" if file.isValid() else "has none"
         doubts.append(
             f"{parameter}: the layer '{layer.name()}' has the coordinate system {own.authid() or own.description()} in "
-            f"QGIS, but its file says {file.authid() or file.description()}, and that counts. If the file is wrong, "
-            "assign the right one to it (Assign Projection)."
+            f"QGIS, but its file {says}, and that counts. If the file is wrong, assign the right one to it (Raster > "
+            "Projections > Assign Projection)."
         )
     renderer = layer.renderer()
     if isinstance(renderer, QgsCategorizedSymbolRenderer):
@@ -194,10 +224,11 @@ def layer_doubts(layer: QgsMapLayer, parameter: str) -> list[str]:
         bands = range(1, layer.bandCount() + 1)
         values = {f"{user.min():g}" for band in bands for user in provider.userNoDataValues(band)}
         if values:
+            other = "set NODATA" if parameter == "IMAGE" else "give such pixels the value 0 (Raster calculator)"
             doubts.append(
                 f"{parameter}: the layer '{layer.name()}' has an additional no-data value in QGIS "
-                f"({', '.join(sorted(values))}), which its file does not have; it does not count. Set NODATA, where "
-                "there is such a parameter, or export the layer."
+                f"({', '.join(sorted(values))}), which its file does not have; it does not count. Export the layer, or "
+                f"{other}."
             )
         if any(provider.sourceHasNoDataValue(band) and not provider.useSourceNoDataValue(band) for band in bands):
             doubts.append(

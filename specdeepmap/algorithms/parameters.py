@@ -12,6 +12,7 @@ from typing import Any
 
 from qgis.core import (
     QgsExpression,
+    QgsMapLayer,
     QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
@@ -298,8 +299,15 @@ def _read_raster(
 ) -> str:
     layer = algorithm.parameterAsRasterLayer(parameters, name, context)
     if layer is None or not layer.isValid():
-        raise ConfigError(f"{name} is '{parameters.get(name)}', which cannot be opened as a raster. Does it exist?")
+        raise ConfigError(
+            f"{name} is '{_named(parameters.get(name))}', which cannot be opened as a raster. Does it exist?"
+        )
     return raster_source(layer, name)
+
+
+def _named(raw: Any) -> str:
+    """Name what was given for a layer, for messages."""
+    return raw.name() if isinstance(raw, QgsMapLayer) else str(raw)
 
 
 def _read_labels(
@@ -308,7 +316,8 @@ def _read_labels(
     layer = algorithm.parameterAsLayer(parameters, name, context)
     if layer is None or not layer.isValid():
         raise ConfigError(
-            f"{name} is '{parameters.get(name)}', which opens neither as a raster nor as vectors. Does it exist?"
+            f"{name} is '{_named(parameters.get(name))}', which opens neither as a raster nor as vectors. Does it "
+            "exist?"
         )
     raw = parameters.get("CLASS_FIELD")
     given = _evaluated("CLASS_FIELD", raw, context) if isinstance(raw, QgsProperty) else raw

@@ -77,8 +77,7 @@ class StoredStyle(Style):
     def postProcessLayer(
         self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> None:
-        """Style the layer that was just loaded, or that an earlier step had loaded: its file is a new one."""
-        layer.reload()
+        """Style the layer that was just loaded, or that an earlier step had loaded."""
         layer.loadDefaultStyle()
         layer.triggerRepaint()
 

@@ -62,6 +62,7 @@ def saved(layer: Any, path: Path) -> Any:
     from qgis.core import QgsCoordinateTransformContext, QgsVectorFileWriter, QgsVectorLayer
 
     options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName = QgsVectorFileWriter.driverForExtension(path.suffix)
     QgsVectorFileWriter.writeAsVectorFormatV3(layer, str(path), QgsCoordinateTransformContext(), options)
     return QgsVectorLayer(str(path), path.stem, "ogr")
 
@@ -108,6 +109,8 @@ def test_what_only_qgis_knows_of_a_layer_is_told(qgis: Any, polygons: Any, tmp_p
         def pushWarning(self, warning: str) -> None:  # noqa: N802 - QGIS calls it so
             self.warned.append(warning)
 
+    from specdeepmap.algorithms.layers import layer_doubts
+
     labels = saved(polygons, tmp_path / "fields.gpkg")
     image = QgsRasterLayer(str(image_below(tmp_path)), "below")
 
@@ -119,11 +122,64 @@ def test_what_only_qgis_knows_of_a_layer_is_told(qgis: Any, polygons: Any, tmp_p
         return feedback.warned
 
     assert warnings_of("plain") == []
-    labels.setCrs(QgsCoordinateReferenceSystem("EPSG:23033"))
     image.dataProvider().setUserNoDataValue(1, [QgsRasterRange(-9999, -9999)])
-    image_text, labels_text = warnings_of("told")
-    assert "'below' has an additional no-data value in QGIS (-9999)" in image_text and "Set NODATA" in image_text
-    assert "has the coordinate system EPSG:23033 in QGIS, but its file says EPSG:32633" in labels_text
+    (text,) = warnings_of("told")
+    assert "'below' has an additional no-data value in QGIS (-9999)" in text and "set NODATA" in text
+    (text,) = layer_doubts(image, "LABELS")
+    assert "NODATA" not in text and "value 0" in text, "that parameter is of the image"
+    image.dataProvider().setUserNoDataValue(1, [])
+    image.setCrs(QgsCoordinateReferenceSystem("EPSG:23033"))
+    (text,) = layer_doubts(image, "IMAGE")
+    assert "has the coordinate system EPSG:23033 in QGIS, but its file says EPSG:32633, and that counts" in text
+    bare = write_raster(tmp_path / "bare.tif", np.ones((1, 4, 4), np.uint8), crs="")
+    image = QgsRasterLayer(str(bare), "bare")
+    image.setCrs(QgsCoordinateReferenceSystem("EPSG:32633"))
+    (text,) = layer_doubts(image, "IMAGE")
+    assert "EPSG:32633 in QGIS, but its file has none" in text and "Assign Projection" in text
+
+
+@pytest.mark.parametrize("field", ["crop", "number"])
+@pytest.mark.parametrize("kind", ["gpkg", "shp"])
+def test_the_coordinate_system_that_a_vector_layer_has_in_qgis_counts(
+    qgis: Any, polygons: Any, tmp_path: Path, field: str, kind: str
+) -> None:
+    """Whether the file says another one or none, and whatever else decides if the layer is copied."""
+    from qgis.core import QgsCoordinateReferenceSystem, QgsField
+    from qgis.PyQt.QtCore import QMetaType
+
+    from specdeepmap.algorithms.layers import layer_doubts
+
+    right = polygons.crs()
+    polygons.dataProvider().addAttributes([QgsField("number", QMetaType.Type.Int)])
+    polygons.updateFields()
+    for number, feature in enumerate(list(polygons.getFeatures()), 1):
+        polygons.dataProvider().changeAttributeValues({feature.id(): {1: number}})
+    for name, crs in (("other", QgsCoordinateReferenceSystem("EPSG:32650")), ("none", QgsCoordinateReferenceSystem())):
+        polygons.setCrs(crs)
+        (tmp_path / name).mkdir()
+        layer = saved(polygons, tmp_path / name / f"fields.{kind}")
+        layer.setCrs(right)
+        labels = cut(layer, tmp_path / name, field)
+        assert (labels[:, :8] == 1).all() and (labels[:, 8:24] == 0).all() and (labels[:, 24:] == 2).all()
+        assert not layer_doubts(layer, "LABELS")
+
+
+def test_layers_that_lie_nowhere_are_named(qgis: Any, polygons: Any, tmp_path: Path) -> None:
+    import processing
+    from qgis.core import QgsProcessingException, QgsRasterLayer, QgsVectorLayer
+
+    image = str(image_below(tmp_path))
+    gdal.FileFromMemBuffer("/vsimem/i.tif", Path(image).read_bytes())
+    values = {"IMAGE": image, "LABELS": polygons, "CLASS_FIELD": "crop", **SIZES, "OUTPUT_FOLDER": str(tmp_path / "o")}
+    lines = QgsVectorLayer("LineString?crs=EPSG:32633&field=crop:string", "tracks / paths", "memory")
+    for name, layer, said in (
+        ("IMAGE", QgsRasterLayer("/vsimem/i.tif", "mine"), "'mine', whose data lies in the memory of QGIS only"),
+        ("LABELS", lines, r"LABELS .*tracks _ paths\.gpkg holds neither polygons nor points"),
+        ("IMAGE", QgsRasterLayer("/nowhere/gone.tif", "gone"), "IMAGE is 'gone', which cannot be opened as a raster"),
+    ):
+        with pytest.raises(QgsProcessingException, match=said):
+            processing.run("specdeepmap:rastersplitter", {**values, name: layer})
+    gdal.Unlink("/vsimem/i.tif")
 
 
 def test_numbers_of_a_style_that_are_text(qgis: Any) -> None:

@@ -138,10 +138,10 @@ class LabelRaster:
                     "their pixels are taken to lie on each other."
                 )
                 return raster
-            which = "the image" if not self.grid.crs else self.name
+            which = "The image" if not self.grid.crs else self.name
             raise RasterError(
                 f"{which} has no coordinate system, so labels and image cannot be brought together. Assign "
-                "the right one (Raster > Projections > Assign Projection)."
+                "the right one (in QGIS: Raster > Projections > Assign Projection)."
             )
         xmin, ymin, xmax, ymax = bounds_in(raster.grid, self.grid.crs)
         extent = self.grid.extent

@@ -200,8 +200,13 @@ def _transformation(
         progress.warning(f"LABELS {source} and the image have no coordinate system; taken to be the same.")
         return None
     if own is None or not grid.crs:
-        which = "the image" if own is not None else f"LABELS {source}"
-        raise RasterError(f"{which} has no coordinate system, so labels and image cannot be brought together.")
+        which, how = f"LABELS {source}", "Vector general > Assign projection"
+        if own is not None:
+            which, how = "The image", "Raster > Projections > Assign Projection"
+        raise RasterError(
+            f"{which} has no coordinate system, so labels and image cannot be brought together. Assign the right one "
+            f"(in QGIS: {how})."
+        )
     wanted = spatial_reference(grid.crs)
     own = own.Clone()
     own.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)

@@ -66,10 +66,12 @@ class VectorSource:
             )
         layer = dataset.GetLayerByName(self.layer or names[0])
         self.apply_filter(layer)
-        if layer.GetFeatureCount() == 0:
-            raise DatasetError(f"LABELS {self.text} holds no feature{' that fits the filter' if self.subset else ''}.")
-        if kind_of(layer) not in ("polygon", "point"):
+        empty = layer.GetFeatureCount() == 0
+        kind_is_known = not empty or ogr.GT_Flatten(layer.GetGeomType()) != ogr.wkbUnknown
+        if kind_is_known and kind_of(layer) not in ("polygon", "point"):
             raise ConfigError(f"LABELS {self.text} holds neither polygons nor points. Buffer lines to polygons first.")
+        if empty:
+            raise DatasetError(f"LABELS {self.text} holds no feature{' that fits the filter' if self.subset else ''}.")
         return dataset, layer
 
     def apply_filter(self, layer: ogr.Layer) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 if __name__ == "__main__" and not __package__:  # run by its path
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
-from specdeepmap.core.environment.choice import choose, forget_choice
+from specdeepmap.core.environment.choice import choose, forget_choice, overruled
 from specdeepmap.core.environment.diagnostics import Status, report
 from specdeepmap.core.environment.findings import REQUIREMENTS
 from specdeepmap.core.environment.installation import Installation
@@ -124,10 +124,10 @@ def _use(options: argparse.Namespace, progress: Progress) -> dict[str, Any] | st
     if options.python and not options.own:
         progress.report(0.0, f"Checking {options.python}")
         findings = choose(options.python)
-        return {"ready": findings.ready, "lines": findings.lines()}
+        return {"ready": findings.ready, "lines": [*findings.lines(), *overruled()]}
     if options.own:
         forget_choice()
-        return "The plugin's own environment is used where it is set up.\n"
+        return "\n".join(("The plugin's own environment is used where it is set up.", *overruled(), ""))
     raise SpecDeepMapError("Name a Python, or give --own.")
 
 

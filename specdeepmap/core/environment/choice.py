@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from specdeepmap.core.environment.findings import REQUIREMENTS, Findings, examine
-from specdeepmap.core.environment.search import choice_file, chosen_python, environment_python
+from specdeepmap.core.environment.search import VARIABLE, choice_file, chosen_python, environment_python
 from specdeepmap.core.errors import EnvironmentMissingError
 
 
@@ -33,6 +34,17 @@ def choose(python: Path) -> Findings:
     part.write_text(f"{found}\n", encoding="utf-8")
     part.replace(file)
     return findings
+
+
+def overruled() -> tuple[str, ...]:
+    """Say where an environment variable goes before what is chosen."""
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return ()
+    return (
+        f"This has no effect yet: the environment variable {VARIABLE} is set ({named}) and goes before. Remove it, in "
+        "QGIS under Settings > Options > System > Environment, and start QGIS again.",
+    )
 
 
 def forget_choice() -> Path | None:

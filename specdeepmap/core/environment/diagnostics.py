@@ -25,6 +25,7 @@ from specdeepmap.core.environment.search import (
     environment_python,
     find_python,
     profile_environment,
+    reason,
 )
 
 _TELLING = ("PYTHONHOME", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy")
@@ -79,7 +80,7 @@ class Status:
             state = self.installation.state
             if self.search.looked_at and self.source_is_fixed:
                 path, lacks = self.search.looked_at[0]
-                return f"Not ready: {path} is set to be used, but lacks {', '.join(lacks)}."
+                return f"Not ready: {path}, which was named or chosen, {reason(lacks)}."
             return f"Not ready: the deep-learning environment is {STATES['none' if state == 'ready' else state]}."
         if not self.findings.ready:
             return f"Not ready: {self.findings.problems[0]}"
@@ -98,7 +99,7 @@ class Status:
             found.append(f"Python in use: {self.source}")
         if self.findings is not None:
             found += self.findings.lines()
-        found += [f"Looked at {path}: lacks {', '.join(lacks)}" for path, lacks in self.search.looked_at]
+        found += [f"Looked at {path}: {reason(lacks)}" for path, lacks in self.search.looked_at]
         found.append(f"Own environment: {STATES[self.installation.state]} ({self.installation.folder})")
         found.append(f"Graphics cards: {'; '.join(self.cards) or 'no NVIDIA driver found'}")
         found.append(f"Free disk space: {self.free_gb:.1f} GB")

@@ -234,7 +234,7 @@ def find_python(
 
 def advice(search: Search) -> str:
     """Say what no interpreter had and how to mend it, in QGIS and without."""
-    looked = "; ".join(f"{path} ({_reason(lacks)})" for path, lacks in search.looked_at) or "no interpreter at all"
+    looked = "; ".join(f"{path} ({reason(lacks)})" for path, lacks in search.looked_at) or "no interpreter at all"
     named = os.environ.get(VARIABLE)
     if named or chosen_python() is not None:
         how = (
@@ -257,9 +257,11 @@ def advice(search: Search) -> str:
     )
 
 
-def _reason(lacks: Sequence[str]) -> str:
-    """Say why an interpreter does not do: the modules that it lacks, or that it does not start."""
-    return f"lacks {', '.join(lacks)}" if all(name.isidentifier() for name in lacks) else " ".join(lacks)
+def reason(lacks: Sequence[str]) -> str:
+    """Say of an interpreter that does not do which modules it lacks, or why it does not start."""
+    if all(name.isidentifier() for name in lacks):
+        return f"lacks {', '.join(lacks)}"
+    return f"cannot be used: {' '.join(lacks)}"
 
 
 def install_command() -> str:

@@ -216,7 +216,7 @@ def test_both_without_crs(tmp_path: Path, progress: Recorder, ids: Array) -> Non
         LabelRaster(str(source), Grid(8, 7), progress)
 
 
-@pytest.mark.parametrize(("image_crs", "label_crs", "named"), [("", None, "the image"), (None, "", "LABELS")])
+@pytest.mark.parametrize(("image_crs", "label_crs", "named"), [("", None, "The image"), (None, "", "LABELS")])
 def test_one_without_crs_is_an_error_that_names_it(
     tmp_path: Path, progress: Recorder, ids: Array, image_crs: str | None, label_crs: str | None, named: str
 ) -> None:

@@ -374,9 +374,9 @@ def test_missing_coordinate_systems(tmp_path: Path, gdal_errors: str) -> None:
     progress = Recorder()
     values, _ = burn(without, progress=progress, grid=bare)
     assert values[1, 1] == 1 and "no coordinate system" in progress.warnings[0]
-    with pytest.raises(RasterError, match=r"^the image has no coordinate system"):
+    with pytest.raises(RasterError, match=r"^The image has no coordinate system.*Assign Projection"):
         burn(there, grid=bare)
-    with pytest.raises(RasterError, match=r"^LABELS .*without\.gpkg has no coordinate system"):
+    with pytest.raises(RasterError, match=r"^LABELS .*without\.gpkg has no coordinate system.*Assign projection"):
         burn(without)
 
 

@@ -69,7 +69,9 @@ def test_headline_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(diagnostics, "TORCH_MODULES", ("no_module_of_this_name",))
     assert Status.look().headline == "Not ready: the deep-learning environment is not set up."
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
-    assert f"{tmp_path / 'gone'} is set to be used, but lacks No such file" in Status.look().headline
+    status = Status.look()
+    assert f"{tmp_path / 'gone'}, which was named or chosen, cannot be used: No such file" in status.headline
+    assert not any("lacks No such" in line for line in status.lines())
 
 
 def test_report_holds_what_matters_and_no_secret(

@@ -42,6 +42,13 @@ def test_an_error_is_a_sentence_and_an_exit_code(tmp_path: Path) -> None:
     assert run("use", "--own").returncode == 0
 
 
+def test_a_choice_that_a_variable_goes_before_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no effect" not in run("use", "--own").stdout
+    monkeypatch.setenv("SPECDEEPMAP_PYTHON", "/nowhere/python")
+    said = run("use", "--own").stdout
+    assert "no effect yet" in said and "SPECDEEPMAP_PYTHON is set (/nowhere/python)" in said
+
+
 def test_events_for_the_dialog(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("specdeepmap.core.environment.__main__._cancel_with_parent", lambda progress: None)
     assert main(["remove", "--events"]) == 0

@@ -229,7 +229,7 @@ def test_advice_on_a_python_that_was_named_or_chosen_leads_to_no_installation(
     assert "It was chosen" in advice(found) and "use it no more" in advice(found)
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
     assert f"named in the environment variable {VARIABLE}" in advice(found)
-    assert "install" not in advice(found) and "gone (No such file or directory)" in advice(found)
+    assert "install" not in advice(found) and "gone (cannot be used: No such file or directory)" in advice(found)
 
 
 def test_advice_tells_of_a_half_installed_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
