@@ -32,6 +32,9 @@ from specdeepmap.core.staging import remove_staged
 _GDAL_CACHE_BYTES = 32 * 2**20
 """GDAL's own default is a twentieth of the memory. A job that needs more than this asks for it: ``Raster.expect``."""
 
+_PEER_LEFT = ("closed by peer", "reset by peer", "by remote peer", "Broken pipe")
+"""What Gloo and NCCL say where one of several processes waits for another that is gone."""
+
 CANCELED = 130
 """Exit code after a cancel, as shells have it for Ctrl-C."""
 
@@ -66,6 +69,11 @@ def _run_for_person(path: Path) -> int:
         return CANCELED
     except SpecDeepMapError as error:
         sys.stderr.write(f"Error: {error}\n")
+        return 1
+    except RuntimeError as error:
+        if is_first_process() or not any(text in str(error) for text in _PEER_LEFT):
+            raise
+        sys.stderr.write("Another of the processes has ended; it says why. This one stops, too.\n")
         return 1
     return 0
 

@@ -481,11 +481,11 @@ def test_percent_are_shown_from_0_to_100_and_names_of_the_user_stay(project: Any
 @pytest.mark.torch
 def test_layers_that_are_open_show_what_the_last_run_made(project: Any, chain: Chain, tmp_path: Path) -> None:
     """The file gets another one in its place; GDAL goes on with the one that it has open."""
+    from qgis.core import QgsProcessingOutputLayerDefinition as Definition
     from qgis.core import QgsRasterLayer
 
     given = {"IMAGE": str(chain.image), "CHECKPOINT": str(chain.checkpoint), "DEVICE": "cpu"}
     targets = {"OUTPUT": str(tmp_path / "m.tif"), "VECTOR": str(tmp_path / "m.gpkg")}
-    confidence = {"CONFIDENCE": str(tmp_path / "c.tif")}
 
     def classes_of(layer: Any) -> bytes:
         block = layer.dataProvider().block(1, layer.extent(), layer.width(), layer.height())
@@ -496,15 +496,16 @@ def test_layers_that_are_open_show_what_the_last_run_made(project: Any, chain: C
         return int(layer.featureCount())
 
     own = f"of {chain.image.stem}"
-    layers = load("mapper", {**given, **targets, **confidence})
-    before = classes_of(layers[f"Map {own}"]), counted(layers[f"Map as polygons {own}"])
+    layers = load("mapper", {**given, **{name: Definition(path, project) for name, path in targets.items()}})
+    before = classes_of(layers[f"Map {own}"]), counted(layers[f"Polygons {own}"])
     by_hand = QgsRasterLayer(targets["OUTPUT"], "loaded by hand")
     assert classes_of(by_hand) == before[0]
     project.addMapLayer(by_hand)
-    layers = load("mapper", {**given, **targets, "MIN_AREA": 100000})
+    wanted = {name: Definition(path, project) for name, path in targets.items()}
+    layers = load("mapper", {**given, **wanted, "MIN_AREA": 100000})
     assert classes_of(layers[f"Map {own}"]) == classes_of(by_hand) != before[0]
     assert len(set(classes_of(by_hand))) == 1
-    assert counted(layers[f"Map as polygons {own}"]) == 1 < before[1]
+    assert counted(layers[f"Polygons {own}"]) == 1 < before[1]
 
 
 def render(layer: Any, size: int = 40) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from specdeepmap.core import __main__ as entry
+from specdeepmap.core import tasks
 from specdeepmap.core.environment import child_environ
 from specdeepmap.core.jobs import Job, TileJob, TrainJob
 from tests.chips import dataset_of, stripes, train_job
@@ -161,6 +164,29 @@ def test_of_processes_that_work_together_the_first_one_speaks(
     assert process.returncode == 0, errors
     assert bool(output) == (rank == "0")
     assert more or bool(errors) == (rank == "0")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("text", ["[../pair.cc:547] Connection closed by peer [127.0.1.1]:1", "another bug"])
+def test_a_process_whose_peer_is_gone_ends_without_a_traceback(
+    rank: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own errors, and those of the first process, are shown as they are."""
+
+    def perform(*_: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(tasks, "perform", perform)
+    monkeypatch.setattr(entry, "_stop_on_signals", lambda progress: None)
+    monkeypatch.setenv("RANK", rank)
+    path = tmp_path / "job.json"
+    tile_job(tmp_path).save(path)
+    if rank == "1" and "peer" in text:
+        assert entry._run_for_person(path) == 1
+        assert "Another of the processes has ended" in capsys.readouterr().err
+    else:
+        with pytest.raises(RuntimeError, match=re.escape(text)):
+            entry._run_for_person(path)
 
 
 @posix

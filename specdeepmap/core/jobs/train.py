@@ -244,7 +244,7 @@ class TrainJob(Job):
         "flag",
         "Find the learning rate",
         "Try out growing learning rates on a copy of the network first, and use the rate found instead of the one "
-        "above; the log says which. Default: no.",
+        "above; the log says which. It takes a few hundred steps. Default: no.",
         False,
     )
     device: str = ask("choice", "Device", DEVICE_HELP, "auto", options=titles(DEVICES))

@@ -78,10 +78,7 @@ class Journal(Callback):
 
         Without a score the latest epoch is the best.
         """
-        scored = [row for row in self.rows if math.isfinite(row["val_iou"])]
-        if scored:
-            return max(scored, key=lambda row: row["val_iou"])
-        return self.rows[-1] if self.rows else None
+        return _best(self.rows)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Start the clock. What an earlier training left is replaced when the first epoch has ended, not before."""
@@ -105,7 +102,7 @@ class Journal(Callback):
             "lr": self._rate,
             "seconds": time.monotonic() - self._epoch_started,
         }
-        validated = trainer.enable_validation and bool(validation.scores.matrix.any())  # chips may hold no label
+        validated = trainer.enable_validation and math.isfinite(validation.loss)  # chips may hold no label
         segmenter.finish_epoch(row["val_loss"] if validated else row["train_loss"])
         self.rows.append(row)
         if trainer.is_global_zero:
@@ -117,9 +114,7 @@ class Journal(Callback):
         done = len(self.rows)
         left = (time.monotonic() - self._started) / (done - self._before) * (self._epochs - done)
         validation = (
-            ""
-            if math.isnan(row["val_loss"])
-            else (f", validation loss {row['val_loss']:.4f}, IoU {row['val_iou']:.4f}")
+            "" if math.isnan(row["val_iou"]) else (f", validation loss {row['val_loss']:.4f}, IoU {row['val_iou']:.4f}")
         )
         self._progress.info(
             f"Epoch {done} of {self._epochs}: loss {row['train_loss']:.4f}, IoU {row['train_iou']:.4f}{validation}, "
@@ -158,9 +153,21 @@ class Patience(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, _: Any) -> None:
         """Look back."""
-        best, last = self._journal.best, self._journal.rows[-1]
-        if best is not None and math.isfinite(best["val_iou"]) and last["epoch"] - best["epoch"] >= self._epochs:
+        if patience_is_over(self._journal.rows, self._epochs):
             trainer.should_stop = True
+
+
+def patience_is_over(rows: Sequence[Row], epochs: int) -> bool:
+    """Tell whether the validation mean IoU has not risen in the last epochs, so many of them."""
+    best = _best(rows)
+    return best is not None and math.isfinite(best["val_iou"]) and rows[-1]["epoch"] - best["epoch"] >= epochs
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    scored = [row for row in rows if math.isfinite(row["val_iou"])]
+    if scored:
+        return max(scored, key=lambda row: row["val_iou"])
+    return rows[-1] if rows else None
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:

@@ -86,7 +86,7 @@ def _cosine(optimizer: torch.optim.Optimizer, steps: int) -> Any:
 def _plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
     import torch
 
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=5)
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=4)  # the fifth
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> Any:

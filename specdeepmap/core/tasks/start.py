@@ -21,7 +21,7 @@ from specdeepmap.core.learn.architectures import (
     choose_architecture,
 )
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_values
-from specdeepmap.core.learn.callbacks import Row, read_history
+from specdeepmap.core.learn.callbacks import Row, patience_is_over, read_history
 from specdeepmap.core.learn.checkpoint import (
     OTHERS_KEY,
     SCHEDULE_KEY,
@@ -305,6 +305,11 @@ class Beginning:
         if done >= self.job.epochs:
             raise ConfigError(
                 f"RESUME: the run in {folder} has done its {done} epochs. Raise EPOCHS above {done} to train further."
+            )
+        if self.job.early_stopping and patience_is_over(rows, self.job.patience):
+            raise ConfigError(
+                f"RESUME: the run in {folder} stopped early after epoch {done}: the validation mean IoU did not rise "
+                f"for {self.job.patience} epochs. Raise PATIENCE, or switch EARLY_STOPPING off, to train further."
             )
         network = rebuild_network(card, state, path, "RESUME:")
         try:

@@ -65,7 +65,8 @@ def test_every_schedule_steps(name: str) -> None:
 
 
 def test_shapes_of_the_schedules() -> None:
-    assert rates("plateau", 60)[:6] == [0.1] * 6 and rates("plateau", 60)[-1] < 0.01 * 0.1
+    assert rates("plateau", 60)[:7] == [0.1] * 6 + [pytest.approx(0.01)], "after five without a better one"
+    assert rates("plateau", 60)[-1] < 0.01 * 0.1
     one_cycle = rates("one_cycle", 60)
     peak = one_cycle.index(max(one_cycle))
     assert 5 < peak < 40 and one_cycle[0] < 0.01 and one_cycle[-1] < 0.001

@@ -383,6 +383,26 @@ def test_validation_chips_without_labels(tmp_path: Path) -> None:
     assert result.report.is_file()
 
 
+def test_validation_chips_of_a_class_that_weighs_nothing(tmp_path: Path) -> None:
+    """No training chip holds it, so its weight is 0 and there is no validation loss, though there are scores."""
+    folder = dataset_of(tmp_path, *stripes(96, 96), train_percent=67.0, validation_percent=33.0)
+    for name, value in (("train", 3), ("validation", 4)):
+        for pair in Dataset.open(folder).chips[name]:
+            labels = read_pixels(pair.label)
+            write_raster(
+                pair.label, np.where(labels == 7 - value, value, labels) if name == "train" else 0 * labels + 4
+            )
+    perform(PrepareJob(data_folder=folder, split="given"), Progress())
+    progress = Recorder()
+    settings = {"scheduler": "plateau", "epochs": 8, "early_stopping": False, "learning_rate": 0.001}
+    result = train(folder, tmp_path, progress, architecture=SMALL, **settings)
+    rows = history(result.history_csv)
+    assert all(math.isnan(row["val_loss"]) and row["val_iou"] >= 0 for row in rows)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert {row["lr"] for row in rows} == {0.001}, "the schedule follows the training loss, which falls"
+    assert any("Epoch 8 of 8" in text and ", IoU" in text.partition("validation")[2] for text in progress.infos)
+
+
 def test_pixels_that_are_no_numbers(tmp_path: Path) -> None:
     image, labels = stripes()
     image = image.astype(np.float32)

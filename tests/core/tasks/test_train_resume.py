@@ -190,6 +190,17 @@ def test_all_epochs_done(shared_out: Path, half: Path) -> None:
         resume(shared_out, half, epochs=2)
 
 
+def test_a_run_that_stopped_early_is_not_trained_by_an_epoch_more_each_time(shared_out: Path, tmp_path: Path) -> None:
+    settings = {"architecture": SMALL, "epochs": 9, "learning_rate": 1e-12, "scheduler": "constant"}
+    result = train(shared_out, tmp_path / "run", patience=2, **settings)
+    before = snapshot(tmp_path / "run")
+    assert result.epochs_trained == 3
+    with pytest.raises(ConfigError, match=r"stopped early after epoch 3.*did not rise for 2 epochs\. Raise PATIENCE"):
+        train(shared_out, tmp_path / "run", patience=2, resume=True, **settings)
+    assert snapshot(tmp_path / "run") == before
+    assert train(shared_out, tmp_path / "run", patience=4, resume=True, **settings).epochs_trained > 3
+
+
 def test_a_run_that_has_ended_goes_on_at_the_rate_of_the_longer_one(shared_out: Path, tmp_path: Path) -> None:
     """At the end of the cosine the rate is 0; the first step of the longer run was made with it."""
     settings = {"architecture": SMALL, "learning_rate": 0.01}
