@@ -13,7 +13,7 @@ import pytest
 
 from specdeepmap.core.errors import ConfigError
 from tests.desktop import CHIPS, NAMES, Chain
-from tests.helpers import write_raster
+from tests.helpers import read_pixels, write_raster
 
 pytestmark = pytest.mark.qgis
 
@@ -503,9 +503,9 @@ def test_layers_that_are_open_show_what_the_last_run_made(project: Any, chain: C
     project.addMapLayer(by_hand)
     wanted = {name: Definition(path, project) for name, path in targets.items()}
     layers = load("mapper", {**given, **wanted, "MIN_AREA": 100000})
-    assert classes_of(layers[f"Map {own}"]) == classes_of(by_hand) != before[0]
-    assert len(set(classes_of(by_hand))) == 1
-    assert counted(layers[f"Polygons {own}"]) == 1 < before[1]
+    written = read_pixels(Path(targets["OUTPUT"])).tobytes()
+    assert classes_of(layers[f"Map {own}"]) == classes_of(by_hand) == written != before[0]
+    assert counted(layers[f"Polygons {own}"]) < before[1]
 
 
 def render(layer: Any, size: int = 40) -> Any:
