@@ -76,10 +76,8 @@ def find_rate(segmenter: Segmenter, loader: Loader, hardware: Hardware, progress
     highest = _highest(_Copy(segmenter, hardware), loader, progress.part(0.0, 0.5))
     losses: dict[float, float] = {}
     for number in range(TRIALS):
-        rate, trial = (
-            highest / LOWER**number,
-            progress.part(0.5 + 0.5 * number / TRIALS, 0.5 + 0.5 * (number + 1) / TRIALS),
-        )
+        trial = progress.part(0.5 + 0.5 * number / TRIALS, 0.5 + 0.5 * (number + 1) / TRIALS)
+        rate = highest / LOWER**number
         losses[rate] = _tried(_Copy(segmenter, hardware), loader, rate, trial)
     return float(f"{min(losses, key=lambda rate: (not math.isfinite(losses[rate]), losses[rate])):.2g}")
 
