@@ -147,7 +147,7 @@ def test_no_interpreter(tmp_path: Path, striped: Path, monkeypatch: pytest.Monke
     for part in (
         "cannot be used",
         str(tmp_path / "no python"),
-        "(No such file or directory)",
+        "(cannot be used: No such file or directory)",
         f"named in the environment variable {VARIABLE}",
     ):
         assert part in str(caught.value)
