@@ -13,7 +13,7 @@ CHECKPOINT ?=
 .PHONY: help setup demo test test-faults lint docs screenshots zip bench bench-data bench-train bench-map bench-latency bench-tiles bench-accuracy clean
 
 help:
-	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=…'
+	@echo 'make demo   run all six steps on a scene made for it, or on IMAGE=… LABELS=… [CLASS_FIELD=…]'
 	@echo 'make test   run the whole test suite'
 	@echo 'make test-faults  run all cases of what can break, fuzz for longer, and 200 jobs in one QGIS'
 	@echo 'make lint   check style and types'

@@ -84,65 +84,47 @@ class Normalization(Record):
         bands, rows, columns = values.shape
         bad = np.asarray(self.bad, np.bool_)
         side_by_side = values.strides[0] == values.itemsize and values.strides[2] == bands * values.itemsize
-        scale = _scale_pixels if side_by_side else _scale_bands
         factor, offset = self._linear()
         if side_by_side:  # of each band of each pixel of a row, which is one long loop
             factor, offset = (np.tile(numbers, (columns, 1)) for numbers in (factor, offset))
+        else:
+            factor, offset = (numbers[:, None, None] for numbers in (factor, offset))
         if pixels is None:
             pixels = np.empty((rows, columns, bands), np.float32)
         step = max(_BLOCK // max(bands * columns, 1), 1)
         with np.errstate(invalid="ignore", over="ignore"):  # missing pixels may hold anything
             for start in range(0, rows, step):
-                part = np.s_[:, start : start + step]
+                raw, known = values[:, start : start + step], valid[:, start : start + step]
                 block = pixels[start : start + step]
-                scale(values[part], valid[part], factor, offset, block)
+                if side_by_side:
+                    _scale(raw.transpose(1, 2, 0), known.transpose(1, 2, 0), factor, offset, block)
+                else:  # band by band, and turned round when they are scaled
+                    scaled = np.empty(raw.shape, np.float32)
+                    _scale(raw, known, factor, offset, scaled)
+                    block[...] = scaled.transpose(1, 2, 0)
                 block[..., bad] = 0
         return pixels.transpose(2, 0, 1)
 
 
-def _scale_pixels(
+def _scale(
     values: NDArray[np.generic],
     valid: NDArray[np.bool_],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
-    pixels: NDArray[np.float32],
+    scaled: NDArray[np.float32],
 ) -> None:
-    """Scale ``(bands, rows, columns)`` that lie pixel by pixel in memory.
+    """Scale values in the order in which they lie in memory; what is no data becomes 0.
 
     Args:
-        values, valid: any numbers, and which of them are data; the others become 0.
-        factor, offset: ``(columns, bands)``.
-        pixels: gets the result, ``(rows, columns, bands)``.
+        values, valid: any numbers, and which of them are data.
+        factor, offset: of the same number of axes, or fewer, as for numpy.
+        scaled: gets the result.
     """
-    pixels[...] = values.transpose(1, 2, 0)
-    pixels *= factor
-    pixels += offset
-    _clear(pixels, valid.transpose(1, 2, 0))
-
-
-def _scale_bands(
-    values: NDArray[np.generic],
-    valid: NDArray[np.bool_],
-    factor: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    pixels: NDArray[np.float32],
-) -> None:
-    """Scale ``(bands, rows, columns)`` that lie band by band in memory, and turn them round when they are scaled.
-
-    Args:
-        values, valid, pixels: as for ``_scale_pixels``.
-        factor, offset: ``(bands,)``.
-    """
-    scaled = np.multiply(values, factor[:, None, None], dtype=np.float32, casting="unsafe")  # no copy before
-    scaled += offset[:, None, None]
-    _clear(scaled, valid)
-    pixels[...] = scaled.transpose(1, 2, 0)
-
-
-def _clear(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-    """Set what is no data to 0."""
+    scaled[...] = values
+    scaled *= factor
+    scaled += offset
     if not valid.all():
-        np.copyto(values, 0, where=~valid)
+        np.copyto(scaled, 0, where=~valid)
 
 
 @dataclass(frozen=True, eq=False)

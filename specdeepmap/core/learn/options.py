@@ -86,7 +86,8 @@ def _cosine(optimizer: torch.optim.Optimizer, steps: int) -> Any:
 def _plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
     import torch
 
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=4)  # the fifth
+    # After the fifth epoch without a lower loss: PyTorch counts those that are put up with.
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=4)
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> Any:
