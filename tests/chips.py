@@ -97,6 +97,17 @@ def curve(path: Path) -> list[dict[str, str]]:
         return [{name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
+def same(first: TrainResult, second: TrainResult) -> bool:
+    """Tell whether two trainings had the same curve and ended at the same weights, bit for bit."""
+    import torch
+
+    from specdeepmap.core.learn.checkpoint import load_checkpoint
+
+    one, other = (load_checkpoint(result.last_checkpoint)[1] for result in (first, second))
+    alike = all(torch.equal(one[name], other[name]) for name in one)
+    return curve(first.history_csv) == curve(second.history_csv) and alike
+
+
 class Impatient(Recorder):
     """Cancel a training after some epochs, or some way into the next one.
 
