@@ -102,7 +102,8 @@ class Normalization(Record):
                     scaled = np.empty(raw.shape, np.float32)
                     _scale(raw, known, factor, offset, scaled)
                     block[...] = scaled.transpose(1, 2, 0)
-                block[..., bad] = 0
+                if bad.any():
+                    block[..., bad] = 0
         return pixels.transpose(2, 0, 1)
 
 
