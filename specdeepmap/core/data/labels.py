@@ -80,9 +80,9 @@ class LabelRaster:
         values, valid = values[0], valid[0]
         if self._zero_counts:
             valid = valid | (values == 0)
-        used = values[valid]
+        used = values if valid.all() else values[valid]
         check_values(used, self.name)
-        labels = np.where(valid, values, UNLABELLED).astype(np.uint8)
+        labels = values.astype(np.uint8) if used is values else np.where(valid, values, UNLABELLED).astype(np.uint8)
         self.zeros = self.zeros or bool(np.any(used == 0))
         if self._zero_as is not None:
             if np.any(used == self._zero_as):

@@ -257,7 +257,7 @@ class Raster:
         if values.dtype.kind == "f":
             valid = np.isfinite(values)
         elif same and first is not None:
-            return np.asarray(values != first, np.bool_)
+            return _differ(values, first)
         else:
             valid = np.ones_like(values, np.bool_)  # in the same order in memory
         if same:
@@ -402,6 +402,8 @@ def _differ(values: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
 
     Headers round the smallest number of float32, -3.4028235e38, to some digits: what lies near it is meant.
     """
+    if values.dtype.kind in "iu":
+        return np.asarray(values != int(nodata), np.bool_)  # a float would make floats of all of them
     if abs(nodata) < _HUGE or not math.isfinite(nodata):
         return np.asarray(values != nodata, np.bool_)
     limit = np.asarray(0.99 * nodata)
