@@ -15,6 +15,9 @@ from specdeepmap.core.learn.network import Network
 TOLERANCE = 1e-3
 """Difference of the logits that counts as rounding, as a share of the largest one."""
 
+SIDE = 32
+"""Smallest side of the random image, in pixels: on a single one most of a kernel would see padding only."""
+
 
 @torch.no_grad()
 def fused(network: Network, bands: int) -> Network:
@@ -31,7 +34,7 @@ def fused(network: Network, bands: int) -> Network:
     copied = copy.deepcopy(network, shared)
     if not _fuse(copied):
         return network
-    side = max(2 * network.stride, network.minimum)
+    side = max(network.stride, network.minimum, SIDE)
     random = torch.Generator().manual_seed(0)
     images = torch.randn(1, bands, side, side, generator=random)
     wanted, found = network(images), copied(images)
