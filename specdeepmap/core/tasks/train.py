@@ -367,7 +367,9 @@ class _Training:
             f"{many}{hardware.device.type}, {hardware.precision}; learning rate {segmenter.recipe.learning_rate:g}."
         )
         if job.class_weights and not LOSSES[job.loss].weighted:
-            progress.info(f"Class weights are not used: LOSS {job.loss} counts every class alike.")
+            spectral = isinstance(segmenter.network.model, SpectralNetwork)
+            where = "are used for the pixelwise member only" if spectral else "are not used"
+            progress.info(f"Class weights {where}: LOSS {job.loss} counts every class alike.")
         elif job.class_weights:
             used = class_weights(dataset.weights, job.class_weight_power).tolist()
             pairs = zip(dataset.classes.names, used, strict=True)

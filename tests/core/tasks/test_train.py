@@ -248,6 +248,13 @@ def test_each_loss(tmp_path: Path, striped: Path, loss: str) -> None:
     assert any("Class weights are not used" in text for text in progress.infos) == (loss == "lovasz")
 
 
+def test_a_loss_without_class_weights_leaves_them_to_the_pixelwise_member(tmp_path: Path, striped: Path) -> None:
+    progress = Recorder()
+    train(striped, tmp_path, progress, loss="lovasz", epochs=1, architecture="spectral")
+    said = [text for text in progress.infos if text.startswith("Class weights")]
+    assert said == ["Class weights are used for the pixelwise member only: LOSS lovasz counts every class alike."]
+
+
 def test_losses_are_different_ones(striped: Path, tmp_path: Path) -> None:
     runs = [train(striped, tmp_path / loss, loss=loss, epochs=1, architecture=SMALL) for loss in LOSSES]
     assert len({history(run.history_csv)[0]["train_loss"] for run in runs}) == len(LOSSES)
