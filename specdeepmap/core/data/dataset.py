@@ -113,6 +113,11 @@ class Dataset:
             return known
         return np.stack([self._count(self.chips[name]) for name in SPLIT_NAMES])
 
+    def shared(self, one: str, other: str) -> int:
+        """Count the chips of a set that are in another, too: tables may have been edited or put together."""
+        first, second = ({pair.image.resolve() for pair in self.chips[name]} for name in (one, other))
+        return len(first & second)
+
     def _count(self, pairs: Sequence[ChipPair]) -> NDArray[np.int64]:
         found = np.zeros(256, np.int64)
         for pair in pairs:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ground: where chips lie, which of them share it, and spatial blocks that keep sets apart.
 
-Chips are boxes ``xmin, ymin, xmax, ymax`` in the units of one CRS. Rotated chips count with their bounding box.
+Chips are boxes ``xmin, ymin, xmax, ymax`` in the units of one CRS, see ``boxes_of``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,6 +21,7 @@ from specdeepmap.core.errors import RasterError
 _ENOUGH_BLOCKS = 24
 _TURNED = 0.1
 _ROUNDING = 1e-3  # of a pixel: overlaps and gaps below it are none
+_SAME_ANGLE = 1e-6  # radians: a thousandth of a pixel over a thousand of them
 
 
 def common_grounds(grids: Sequence[Grid], sources: Sequence[str]) -> list[NDArray[np.intp]]:
@@ -41,6 +43,35 @@ def common_grounds(grids: Sequence[Grid], sources: Sequence[str]) -> list[NDArra
             first.setdefault(known, grid)
     keys = [same[grid.crs] if grid.crs else f"without CRS: {name}" for grid, name in zip(grids, sources, strict=True)]
     return [np.flatnonzero(np.array([key == wanted for key in keys])) for wanted in sorted(set(keys))]
+
+
+def boxes_of(grids: Sequence[Grid]) -> list[Extent]:
+    """Give the boxes of chips that have one CRS.
+
+    Where all are turned by the same angle, as those of a flight line are, the axes are turned with them, so that a box
+    is its chip. Of chips that are turned by different angles they are the bounding boxes, which are larger than the
+    chips.
+    """
+    _, along, _, _, across, _ = grids[0].transform
+    length = math.hypot(along, across) or 1.0
+    cosine, sine = along / length, across / length
+    if not sine or any(_angle_from(grid, cosine, sine) > _SAME_ANGLE for grid in grids):
+        return [grid.extent for grid in grids]
+    return [_turned_back(grid, cosine, sine).extent for grid in grids]
+
+
+def _angle_from(grid: Grid, cosine: float, sine: float) -> float:
+    """Give the angle between the rows of a grid and a direction, in radians, of those below a right one."""
+    _, along, _, _, across, _ = grid.transform
+    return abs(cosine * across - sine * along) / (math.hypot(along, across) or 1.0)
+
+
+def _turned_back(grid: Grid, cosine: float, sine: float) -> Grid:
+    """Turn a grid about the origin, so that rows in this direction run along the x axis; distances stay."""
+    a, b, c, d, e, f = grid.transform
+    pairs = ((a, d), (b, e), (c, f))
+    xs, ys = zip(*((cosine * x + sine * y, cosine * y - sine * x) for x, y in pairs), strict=True)
+    return Grid(grid.width, grid.height, (*xs, *ys), grid.crs)
 
 
 def leaks(extents: Sequence[Extent], assignment: Assignment) -> list[int]:
@@ -111,7 +142,7 @@ def joined_grounds(
     """Join the coordinate systems whose chips lie on the same ground, so that one block holds all chips of a place.
 
     Returns:
-        Positions of the chips of each ground, and their boxes in the first of its systems.
+        Positions of the chips of each ground, and their boxes: see ``boxes_of``, or, of several systems, in the first.
     """
     group = np.arange(len(grids))
     for positions in grounds:
@@ -121,7 +152,10 @@ def joined_grounds(
     joined = []
     for positions in (np.flatnonzero(group == number) for number in dict.fromkeys(group[g[0]] for g in grounds)):
         parts = [part for part in grounds if part[0] in positions]
-        joined.append((np.concatenate(parts), _boxes_in(grids[parts[0][0]].crs, grids, parts)))
+        if len(parts) == 1:
+            joined.append((positions, boxes_of([grids[index] for index in positions])))
+        else:
+            joined.append((np.concatenate(parts), _boxes_in(grids[parts[0][0]].crs, grids, parts)))
     return joined
 
 

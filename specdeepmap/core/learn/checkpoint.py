@@ -73,7 +73,7 @@ class ModelCard(Record):
         wavelengths_nm: of the bands, where known.
         normalization: scaling, mean and standard deviation, bad bands.
         nodata: how missing pixels reach the network.
-        image_nodata: no-data value of the first training chip, in image units; None = it declares none.
+        image_nodata: no-data value of the first training chip, in image units, see ``kept_nodata``; None = none.
         classes: values, names and colours, in the order of the outputs.
         chip_width, chip_height: of the training chips, in pixels.
         settings: of the training.
@@ -107,6 +107,13 @@ class ModelCard(Record):
         """Give the card of a moment in the training, with its metrics and the time."""
         plain = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         return replace(self, metrics=plain, date=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def kept_nodata(nodata: float | None) -> float | None:
+    """Give a no-data value as a card keeps it: None for NaN, and for whole numbers of 64 bits that are no float."""
+    if nodata is None or not math.isfinite(nodata) or float(nodata) != nodata:
+        return None
+    return float(nodata)
 
 
 def _check_usable(card: ModelCard) -> None:

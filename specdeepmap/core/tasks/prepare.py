@@ -29,6 +29,7 @@ from specdeepmap.core.data.dataset import (
 from specdeepmap.core.data.datasetreport import write_report
 from specdeepmap.core.data.ground import (
     automatic_block_size,
+    boxes_of,
     common_grounds,
     find_blocks,
     joined_grounds,
@@ -160,13 +161,13 @@ def _split_blocks(
         size = job.block_size * pixel if job.block_size else automatic_block_size(extents)
         sizes.append(round(size / pixel))
         blocks[positions] = find_blocks(extents, size) + (int(blocks.max()) + 1 if len(sizes) > 1 else 0)
-    extents_of = [[census.grids[position].extent for position in positions] for positions in grounds]
+    boxes = [boxes_of([census.grids[position] for position in positions]) for positions in grounds]
     buffers = [job.buffer * _pixel(census, ground.positions) for ground in shared]
 
     def thinned(assignment: Assignment) -> Assignment:
         progress.check()
         kept = assignment.copy()
-        for positions, extents in zip(grounds, extents_of, strict=True):
+        for positions, extents in zip(grounds, boxes, strict=True):
             buffer = job.buffer * _pixel(census, positions)
             kept[positions] = without_neighbours(extents, kept[positions], buffer)
         return without_neighbours_across(shared, kept, buffers)
@@ -274,7 +275,6 @@ def _doubts(
             f"The chips have different sizes ({listed} pixels). Are some of them left over from an earlier run? "
             "Remove those, or cut into an empty folder."
         )
-    extents = [grid.extent for grid in census.grids]
     names: dict[str, list[int]] = {}
     for entry in census.classes.entries:
         names.setdefault(entry.name.strip().casefold(), []).append(entry.value)
@@ -287,7 +287,7 @@ def _doubts(
     unused = first_few([source for source in dict.fromkeys(sources) if source not in used])
     if unused:
         warnings.append(f"No chip of {unused} is in a set.")
-    leaking = sum(len(leaks([extents[i] for i in positions], assignment[positions])) for positions in grounds)
+    leaking = sum(len(leaks(boxes_of([census.grids[i] for i in group]), assignment[group])) for group in grounds)
     if leaking:
         warnings.append(
             f"{leaking} chips share ground with a chip of another set, so that accuracies will look better than they "

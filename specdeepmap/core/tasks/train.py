@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from specdeepmap.core.learn.checkpoint import (
     FORMAT,
     ModelCard,
     chip_mark,
+    kept_nodata,
     library_versions,
     load_checkpoint,
     training_settings,
@@ -342,7 +342,7 @@ class _Training:
             bands=tuple(band.name for band in chip.bands),
             wavelengths_nm=tuple(band.wavelength_nm for band in chip.bands),
             normalization=start.normalization,
-            image_nodata=chip.nodata if chip.nodata is not None and math.isfinite(chip.nodata) else None,
+            image_nodata=kept_nodata(chip.nodata),
             classes=self._dataset.classes,
             chip_width=chip.grid.width,
             chip_height=chip.grid.height,
@@ -387,6 +387,12 @@ class _Training:
             self._warnings.say(
                 f"No training chip holds a pixel of {', '.join(unseen)}, which cannot be learnt: where the model says "
                 "so, it guesses. Label more of it, or move chips to the training set (Dataset Maker)."
+            )
+        shared = dataset.shared("train", "validation")
+        if shared:
+            self._warnings.say(
+                f"{shared} of the {len(dataset.chips['validation'])} validation chips are training chips, too: the "
+                "validation looks better than it is, and the best epoch is chosen by it. Run the Dataset Maker again."
             )
         if not self._validates or not dataset.counts[1].any():
             lack = "The validation chips hold no labelled pixel" if self._validates else "There are no validation chips"

@@ -14,12 +14,14 @@ from osgeo import osr
 from specdeepmap.core.data.grid import Extent, Grid
 from specdeepmap.core.data.ground import (
     automatic_block_size,
+    boxes_of,
     common_grounds,
     find_blocks,
     leaks,
     without_neighbours,
 )
 from specdeepmap.core.data.splits import LEFT_OUT
+from specdeepmap.core.data.tiling import Window
 from tests.helpers import TRANSFORM, Array, utm
 
 
@@ -204,3 +206,32 @@ def test_without_a_crs_only_chips_of_one_image_share_a_ground() -> None:
     found = common_grounds(grids, ["a", "a", "b", "a"])
     assert sorted(group.tolist() for group in found) == [[0, 1], [2], [3]]
     assert common_grounds([], []) == []
+
+
+def turned_chips(degrees: float, step: int, mirrored: bool = False) -> list[Grid]:
+    """Cut 5 x 5 chips of 8 pixels of 10 m from an image whose rows are turned by an angle."""
+    cosine, sine = 10 * math.cos(math.radians(degrees)), 10 * math.sin(math.radians(degrees))
+    down = -1 if mirrored else 1
+    image = Grid(99, 99, (4e5, cosine, down * sine, 5.8e6, sine, -down * cosine), utm())
+    return [image.cut(Window(step * column, step * row, 8, 8)) for row in range(5) for column in range(5)]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@given(st.floats(-180, 180), st.integers(5, 10), st.integers(0, 10**6))
+def test_turned_chips_are_as_near_to_each_other_as_upright_ones(
+    mirrored: bool, degrees: float, step: int, seed: int
+) -> None:
+    upright, turned = (boxes_of(turned_chips(angle, step, mirrored)) for angle in (0, degrees))
+    assignment = np.random.default_rng(seed).integers(0, LEFT_OUT + 1, 25).astype(np.int8)
+    assert leaks(turned, assignment) == leaks(upright, assignment)
+    for buffer in (0.0, 15.0):
+        kept = without_neighbours(turned, assignment, buffer)
+        assert np.array_equal(without_neighbours(upright, kept, buffer), kept), "chips that come too near stayed"
+        kept = without_neighbours(upright, assignment, buffer)
+        assert np.array_equal(without_neighbours(turned, kept, buffer), kept), "chips far enough apart went"
+    assert automatic_block_size(turned) == pytest.approx(automatic_block_size(upright), abs=1e-6)
+
+
+def test_chips_turned_by_different_angles_count_with_bounding_boxes() -> None:
+    grids = [*turned_chips(0, 8), *turned_chips(30, 8)]
+    assert boxes_of(grids) == [grid.extent for grid in grids]

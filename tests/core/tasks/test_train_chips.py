@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,39 @@ def test_missing_pixels_never_reach_the_network(tmp_path: Path, normalize: bool)
         folder = dataset_of(tmp_path / str(missing), image, labels, nodata=missing, scaler=10_000.0)
         runs.append(train(folder, tmp_path / str(missing), normalize=normalize))
     assert same(*runs)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "missing", "kept"),
+    [
+        (np.int64, -(2**63), -(2.0**63)),
+        (np.uint64, 2**64 - 1, None),
+        (np.int64, 2**62 + 1, None),
+        (np.int16, -999, -999.0),
+    ],
+)
+def test_no_data_values_of_64_bits(tmp_path: Path, dtype: type[np.generic], missing: int, kept: float | None) -> None:
+    image, labels = stripes()
+    image = image.astype(dtype)
+    image[:, 5:20, 3:50] = missing
+    folder = dataset_of(tmp_path, image, labels, nodata=missing)
+    result = train(folder, tmp_path, architecture=SMALL, epochs=1)
+    card = load_checkpoint(result.best_checkpoint)[0]
+    assert card.image_nodata == kept, "what no float equals would be another value for the mapper"
+
+
+def test_training_chips_among_those_of_validation_are_told(tmp_path: Path, shared_out: Path) -> None:
+    folder = shutil.copytree(shared_out, tmp_path / "dataset")
+    known = [f"../dataset/{row}" for row in (folder / "train_files.csv").read_text("utf-8").splitlines()[1:3]]
+    known = [row.replace(",", ",../dataset/") for row in known]
+    for rows, told in (([], False), (known, True)):
+        with (folder / "validation_files.csv").open("a", encoding="utf-8") as table:
+            table.writelines(f"{row}\n" for row in rows)
+        progress = Recorder()
+        result = train(folder, tmp_path / str(told), progress, architecture=SMALL, epochs=1)
+        said = [text for text in progress.warnings if "validation chips are training chips, too" in text]
+        assert bool(said) == told and (not told or said[0].startswith("2 of the 5 "))
+        assert ("are training chips, too" in result.report.read_text("utf-8")) == told
 
 
 def test_names_of_chips_that_were_cut_again_are_told(tmp_path: Path) -> None:
