@@ -7,10 +7,12 @@ Values are read raw, before QGIS's own reading: that takes ``SCALER=1,5`` for 0 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from qgis.core import (
+    QgsCoordinateReferenceSystem,
     QgsExpression,
     QgsMapLayer,
     QgsProcessing,
@@ -144,7 +146,7 @@ def check_raw(name: str, raw: Any, spec: Spec) -> None:
     """Check a raw value that QGIS would misread, or refuse without saying why.
 
     Raises:
-        ConfigError: if it is no number, out of bounds, none of the options, or neither true nor false.
+        ConfigError: if it is no number, out of bounds, none of the options, neither true nor false, or no file.
     """
     if is_unset(raw) or isinstance(raw, QgsProperty):
         return
@@ -154,6 +156,11 @@ def check_raw(name: str, raw: Any, spec: Spec) -> None:
         check_value(name, str(raw), spec)
     elif spec.kind == "flag":
         read_flag(name, raw)
+    elif spec.kind in DESTINATIONS and str(raw).startswith("memory:"):
+        raise ConfigError(
+            f"{name} is {raw}, which is no file: only tools of QGIS keep results in memory. Give the path of a file or "
+            f"folder, or {QgsProcessing.TEMPORARY_OUTPUT}."
+        )
 
 
 def read_flag(name: str, raw: Any) -> bool:
@@ -332,6 +339,9 @@ def _read_extent(
 ) -> tuple[float, float, float, float]:
     image = algorithm.parameterAsRasterLayer(parameters, "IMAGE", context)
     crs = image.crs() if image is not None else context.project().crs()
+    named = re.fullmatch(r"[\d.,eE+\s-]+\[(.+)\]\s*", str(parameters[name]))  # QGIS leaves out what it does not know
+    if named is not None and not QgsCoordinateReferenceSystem(named[1].strip()).isValid():
+        raise ConfigError(f"{name} is '{parameters[name]}', and QGIS knows no coordinate system '{named[1]}'.")
     extent = algorithm.parameterAsExtent(parameters, name, context, crs)
     if extent.isNull() or extent.isEmpty():
         raise ConfigError(

@@ -90,6 +90,51 @@ def run_lines(
                 process.stdout.close()
 
 
+def run_patiently(
+    command: Sequence[str], environ: Mapping[str, str], seconds: float, check: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command until its end, and give what it said; given up, it ends with all that it started.
+
+    Args:
+        command: the command.
+        environ: its environment variables.
+        seconds: that it may take.
+        check: is called while it is waited for, and may raise to give up.
+
+    Raises:
+        subprocess.TimeoutExpired: if it takes longer.
+        OSError: if it cannot be started.
+    """
+    deadline = time.monotonic() + seconds
+    process = subprocess.Popen(  # noqa: S603
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environ),
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        **own_group(),
+    )
+    try:
+        while True:
+            try:
+                said, complained = process.communicate(timeout=_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline:
+                    raise
+                if check is not None:
+                    check()
+            else:
+                return subprocess.CompletedProcess(command, process.returncode, said, complained)
+    finally:
+        if process.returncode is None:
+            end_process(process)
+            for stream in filter(None, (process.stdout, process.stderr)):
+                stream.close()
+
+
 def _listen(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     """Put the lines of a process into a queue; ``None`` when it says no more."""
     if process.stdout is not None:

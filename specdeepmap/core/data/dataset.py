@@ -328,9 +328,10 @@ def _read_rows(path: Path, columns: Sequence[str], parameter: str) -> list[dict[
         raise DatasetError(f"{parameter}: {path} cannot be read as a table: {shortened(error)}") from error
     missing = [column for column in columns if column not in names]
     if missing:
-        raise DatasetError(
-            f"{parameter}: {path} lacks the column(s) {', '.join(missing)}. Is it a table of the Dataset Maker?"
-        )
+        what = "Is it a table of the Dataset Maker?"
+        if any(";" in name for name in names):
+            what = "Its columns are parted by semicolons; save it with commas (and decimal points)."
+        raise DatasetError(f"{parameter}: {path} lacks the column(s) {', '.join(missing)}. {what}")
     return rows
 
 

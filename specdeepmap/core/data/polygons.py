@@ -19,19 +19,13 @@ from osgeo import gdal, ogr, osr
 from specdeepmap.core.data.callback import GdalCallback, expect
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.grid import Grid, spatial_reference
+from specdeepmap.core.data.options import VECTOR_DRIVERS
 from specdeepmap.core.data.raster import Raster
-from specdeepmap.core.errors import Canceled, ConfigError, RasterError
+from specdeepmap.core.errors import Canceled, RasterError
 from specdeepmap.core.progress import Progress
 
 LAYER = "classes"
 _STYLES = "layer_styles"
-_DRIVERS = {
-    ".gpkg": "GPKG",
-    ".shp": "ESRI Shapefile",
-    ".geojson": "GeoJSON",
-    ".json": "GeoJSON",
-    ".fgb": "FlatGeobuf",
-}
 _LAYER_OPTIONS = {
     "ESRI Shapefile": ("ENCODING=UTF-8",),
     "GeoJSON": ("RFC7946=YES", "COORDINATE_PRECISION=8"),  # 1e-8 degrees are a millimetre
@@ -55,12 +49,11 @@ def polygonize(class_map: Path, target: Path, classes: ClassTable, progress: Pro
 
     Args:
         class_map: a Byte raster with no-data 0. It is read row by row.
-        target: the vector file, its format by the suffix. It is overwritten.
+        target: the vector file, its format by the suffix, in small letters. It is overwritten.
         classes: names of the values.
         progress: is reported to; a cancel stops the work. It hears of the draft that lies beside the target meanwhile.
 
     Raises:
-        ConfigError: if the suffix is unknown.
         RasterError: if the map cannot be read, or the file cannot be written.
     """
     kind = driver_name(target)
@@ -100,14 +93,8 @@ def companions(target: Path) -> list[Path]:
 
 
 def driver_name(target: Path) -> str:
-    """Give the OGR driver for a file name.
-
-    Raises:
-        ConfigError: if its suffix is unknown.
-    """
-    if target.suffix.lower() not in _DRIVERS:
-        raise ConfigError(f"VECTOR {target} ends in '{target.suffix}'; it can end in {', '.join(_DRIVERS)}.")
-    return _DRIVERS[target.suffix.lower()]
+    """Give the OGR driver for a file name with a known suffix."""
+    return VECTOR_DRIVERS[target.suffix.lower()]
 
 
 def _draft(raster: Raster, draft: Path, progress: Progress) -> None:
@@ -139,7 +126,11 @@ def _fill(draft: Path, target: Path, grid: Grid, classes: ClassTable, progress: 
         crs = _writable_crs(grid, target, progress)
         layer = dataset.CreateLayer(LAYER, crs, ogr.wkbPolygon, _layer_options(kind, crs is not None))
         for name, number_type in _FIELDS:
-            expect(layer.CreateField(ogr.FieldDefn(name, number_type)))
+            field = ogr.FieldDefn(name, number_type)
+            if kind == "ESRI Shapefile" and crs is not None and number_type == ogr.OFTReal:
+                field.SetWidth(24)
+                field.SetPrecision(6)  # GDAL's 15 leave room for eight digits, a hundred square kilometres
+            expect(layer.CreateField(field))
         if layer.TestCapability(ogr.OLCTransactions):
             layer.SyncToDisk()  # or taking the transaction back would take the table
         expect(layer.StartTransaction())
@@ -170,6 +161,8 @@ def _read_back(target: Path, progress: Progress) -> None:
     dataset = layer = feature = None
     try:
         dataset = ogr.Open(str(target))
+        if dataset is None:
+            raise RuntimeError("it cannot be opened")
         layer = dataset.GetLayer(0)
         missing = layer.GetFeatureCount()
         for feature in layer:

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    return Status.look().to_json()
+    return Status.look(progress.check).to_json()
 
 
 def _install(options: argparse.Namespace, progress: Progress) -> dict[str, Any] | str:
@@ -123,7 +123,7 @@ def _remove(options: argparse.Namespace, progress: Progress) -> str:
 def _use(options: argparse.Namespace, progress: Progress) -> dict[str, Any] | str:
     if options.python and not options.own:
         progress.report(0.0, f"Checking {options.python}")
-        findings = choose(options.python)
+        findings = choose(options.python, progress.check)
         return {"ready": findings.ready, "lines": [*findings.lines(), *overruled()]}
     if options.own:
         forget_choice()
@@ -133,7 +133,7 @@ def _use(options: argparse.Namespace, progress: Progress) -> dict[str, Any] | st
 
 def _report(options: argparse.Namespace, progress: Progress) -> str:
     facts = dict(fact.partition("=")[::2] for fact in options.fact)
-    return report(Status.look(), facts)
+    return report(Status.look(progress.check), facts)
 
 
 def _installation(options: argparse.Namespace) -> Installation:

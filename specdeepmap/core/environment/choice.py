@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from specdeepmap.core.environment.findings import REQUIREMENTS, Findings, examine
@@ -12,27 +14,31 @@ from specdeepmap.core.environment.search import VARIABLE, choice_file, chosen_py
 from specdeepmap.core.errors import EnvironmentMissingError
 
 
-def choose(python: Path) -> Findings:
+def choose(python: Path, check: Callable[[], None] | None = None) -> Findings:
     """Have an existing Python used from now on instead of the plugin's own environment.
 
+    Args:
+        python: its interpreter, or the folder of its environment.
+        check: is called while it is looked at, and may raise to give up.
+
     Raises:
-        EnvironmentMissingError: if it lacks something; nothing is changed then.
+        EnvironmentMissingError: if it lacks something, or the choice cannot be written; nothing is changed then.
     """
     found = Path(shutil.which(str(python)) or python).absolute()
     if found.is_dir():  # a venv's, or conda's, folder
         inside = (environment_python(found), found / "python.exe")
         found = next((path for path in inside if path.is_file()), found)
-    findings = examine(found)
+    findings = examine(found, check=check)
     if not findings.ready:
         raise EnvironmentMissingError(
             f"{found} cannot be used: {' '.join(findings.problems)} Install what is missing there, from "
             f"{REQUIREMENTS}, or choose another Python."
         )
-    file = choice_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(f"{found}\n", encoding="utf-8")
-    part.replace(file)
+    with _writing(choice_file()) as file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(f"{found}\n", encoding="utf-8")
+        part.replace(file)
     return findings
 
 
@@ -48,7 +54,28 @@ def overruled() -> tuple[str, ...]:
 
 
 def forget_choice() -> Path | None:
-    """Use the plugin's own environment again; give the Python that had been chosen."""
+    """Use the plugin's own environment again; give the Python that had been chosen.
+
+    Raises:
+        EnvironmentMissingError: if the choice cannot be taken back.
+    """
     chosen = chosen_python()
-    choice_file().unlink(missing_ok=True)
+    with _writing(choice_file()) as file:
+        file.unlink(missing_ok=True)
     return chosen
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[Path]:
+    """Say what is wrong where the file that holds the choice cannot be written.
+
+    Raises:
+        EnvironmentMissingError: if it cannot.
+    """
+    try:
+        yield file
+    except OSError as error:
+        raise EnvironmentMissingError(
+            f"The choice cannot be written to {file} ({error.strerror}). May you write there, and is there room on the "
+            f"disk? Or name the Python in the environment variable {VARIABLE}."
+        ) from error

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,19 @@ class Status:
     free_gb: float
 
     @classmethod
-    def look(cls) -> Status:
-        """Look at all; takes some seconds, since PyTorch is imported in another process."""
-        installation, search = Installation(), find_python(TORCH_MODULES)
+    def look(cls, check: Callable[[], None] | None = None) -> Status:
+        """Look at all; takes some seconds, since PyTorch is imported in another process.
+
+        Args:
+            check: is called meanwhile, and may raise to give up.
+        """
+        installation, search = Installation(), find_python(TORCH_MODULES, check=check)
         place = next(path for path in (installation.folder, *installation.folder.parents) if path.exists())
         return cls(
             installation=installation,
             search=search,
             source=_source(search.python),
-            findings=examine(search.python) if search.python else None,
+            findings=examine(search.python, check=check) if search.python else None,
             cards=graphics_cards(),
             free_gb=shutil.disk_usage(place).free / 1e9,
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from specdeepmap.core.environment.search import PACKAGE, TORCH_MODULES, child_environ
+from specdeepmap.core.process import run_patiently
 
 REQUIREMENTS = PACKAGE / "requirements.txt"
 """What the Python that does the work needs."""
@@ -65,15 +66,23 @@ def read_requirements(path: Path) -> tuple[str, ...]:
 
 
 def examine(
-    python: Path, modules: Sequence[str] = TORCH_MODULES, requirements: Sequence[Path] = (REQUIREMENTS,)
+    python: Path,
+    modules: Sequence[str] = TORCH_MODULES,
+    requirements: Sequence[Path] = (REQUIREMENTS,),
+    check: Callable[[], None] | None = None,
 ) -> Findings:
-    """Have a Python import what a training needs, in a process of its own, and compute a little."""
+    """Have a Python import what a training needs, in a process of its own, and compute a little.
+
+    Args:
+        python: the interpreter; it may be any program.
+        modules: to import.
+        requirements: files in pip's format, which say what versions are needed.
+        check: is called while it is waited for, and may raise to give up.
+    """
     wanted = [line for path in requirements for line in read_requirements(path)]
     command = [str(python), "-X", "utf8", str(_PROBE), *modules, "--", *wanted]
     try:
-        done = subprocess.run(  # noqa: S603
-            command, env=child_environ(), capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
-        )
+        done = run_patiently(command, child_environ(), _PROBE_SECONDS, check)
         answer = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         return Findings(python, problems=(f"{python} did not answer within {_PROBE_SECONDS} seconds.",))

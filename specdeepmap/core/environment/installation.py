@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specdeepmap.core.environment.findings import REQUIREMENTS, Findings, examine
@@ -90,7 +90,7 @@ class Installation:
         """
         if self.state == "ready":
             progress.info(f"The environment in {self.folder} is ready.")
-            return self.examine()
+            return self.examine(progress.check)
         if self._base is None:
             raise EnvironmentMissingError("QGIS's Python was not found, so that no environment can be made from it.")
         if self._is_foreign():
@@ -119,7 +119,7 @@ class Installation:
         start = 0.5 if build in ("cpu", "nvidia") else 0.04
         packages.install(wanted, progress.part(start, 0.93), build)
         progress.report(0.93, "Checking: importing PyTorch and the others for the first time")
-        findings = self.examine()
+        findings = self.examine(progress.check)
         if not findings.ready:
             raise EnvironmentMissingError(
                 f"The environment in {self.folder} was installed but does not work: {' '.join(findings.problems)} "
@@ -129,9 +129,9 @@ class Installation:
         progress.report(1.0, "Ready")
         return findings
 
-    def examine(self) -> Findings:
-        """See whether it can do what it is for."""
-        return examine(self.python, self.modules, self.requirements)
+    def examine(self, check: Callable[[], None] | None = None) -> Findings:
+        """See whether it can do what it is for; ``check`` is called meanwhile, and may raise to give up."""
+        return examine(self.python, self.modules, self.requirements, check)
 
     def repair(self, progress: Progress, build: str = "auto") -> Findings:
         """Make it anew from nothing; what pip has in its cache is not downloaded again."""

@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from specdeepmap.core.process import run_patiently
 
 VARIABLE = "SPECDEEPMAP_PYTHON"
 """Environment variable that names the interpreter to use."""
@@ -44,7 +45,6 @@ _PROBE = (
 
 
 _PROBE_SECONDS = 60
-_POLL_SECONDS = 0.2
 
 Probe = Callable[[Path, Sequence[str]], tuple[str, ...]]
 
@@ -174,35 +174,12 @@ def missing_modules(python: Path, modules: Sequence[str], check: Callable[[], No
         OSError: if it cannot be started, or is no Python.
     """
     command = [str(python), "-X", "utf8", "-c", _PROBE, *modules]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=child_environ(), text=True, **pipes) as process:  # type: ignore[call-overload]  # noqa: S603
-        try:
-            return tuple(json.loads(_answer(process, check)))
-        except (subprocess.SubprocessError, ValueError) as error:
-            raise OSError(f"it does not answer as a Python ({type(error).__name__})") from error
-        finally:
-            process.kill()
-
-
-def _answer(process: subprocess.Popen[str], check: Callable[[], None] | None) -> str:
-    """Wait for what a process says until its end.
-
-    Raises:
-        subprocess.SubprocessError: if it takes too long, or fails.
-    """
-    end = time.monotonic() + _PROBE_SECONDS
-    while True:
-        try:
-            text = process.communicate(timeout=_POLL_SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            if time.monotonic() > end:
-                raise
-            if check is not None:
-                check()
-            continue
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, process.args)
-        return text
+    try:
+        done = run_patiently(command, child_environ(), _PROBE_SECONDS, check)
+        done.check_returncode()
+        return tuple(json.loads(done.stdout))
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise OSError(f"it does not answer as a Python ({type(error).__name__})") from error
 
 
 def find_python(

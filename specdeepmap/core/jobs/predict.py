@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from specdeepmap.core.data.classes import ClassEntry
-from specdeepmap.core.data.options import MATCHES, PROBABILITY_FORMATS
+from specdeepmap.core.data.options import MATCHES, PROBABILITY_FORMATS, VECTOR_DRIVERS
 from specdeepmap.core.environment import TORCH_MODULES
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs.base import (
@@ -253,6 +253,10 @@ class PredictJob(Job):
             path = getattr(self, name)
             if path is not None and path.suffix.lower() not in (".tif", ".tiff"):
                 raise ConfigError(f"{name.upper()} is {path}; it is written as GeoTIFF, so its name must end in .tif.")
+        if self.vector is not None and self.vector.suffix.lower() not in VECTOR_DRIVERS:
+            raise ConfigError(
+                f"VECTOR {self.vector} ends in '{self.vector.suffix}'; it can end in {', '.join(VECTOR_DRIVERS)}."
+            )
         for name in ("scores_csv", "confusion_csv", "error_map"):
             if getattr(self, name) is not None and self.ground_truth is None:
                 raise ConfigError(f"{name.upper()} is set, but it needs GROUND_TRUTH; name a label raster there.")

@@ -63,15 +63,16 @@ class Staging:
     def file(self, target: Path) -> Path:
         """Give the temporary path of an output file; its folder is made where missing.
 
-        The suffix stays, since GDAL chooses formats by it.
+        The suffix stays, since GDAL chooses formats by it, in small letters: so it names the files of a Shapefile.
 
         Raises:
             RasterError: if the folder cannot be written.
         """
-        name = f".{target.stem}.{os.getpid()}.part{target.suffix}"
+        suffix = target.suffix.lower()
+        name = f".{target.stem}.{os.getpid()}.part{suffix}"
         if len(os.fsencode(name)) > _LONGEST:
             short = hashlib.sha256(os.fsencode(target.stem)).hexdigest()[:16]
-            name = f".{short}.{os.getpid()}.part{target.suffix}"
+            name = f".{short}.{os.getpid()}.part{suffix}"
         part = target.with_name(name)
         self._register(part, target)
         return part

@@ -16,7 +16,7 @@ from specdeepmap.core.data.grid import Grid
 from specdeepmap.core.data.labels import LabelRaster
 from specdeepmap.core.data.mapcheck import score_map
 from specdeepmap.core.data.maplayers import MAP, MEASURES, PROBABILITIES, Layers
-from specdeepmap.core.data.polygons import companions, driver_name, other_layers, polygonize
+from specdeepmap.core.data.polygons import companions, other_layers, polygonize
 from specdeepmap.core.data.raster import Raster, check_nodata, open_input, warn_of_points
 from specdeepmap.core.data.scores import Scores, write_confusion, write_scores
 from specdeepmap.core.data.sieve import sieve
@@ -30,7 +30,7 @@ from specdeepmap.core.learn.checkpoint import ModelCard
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.learn.team import Team
 from specdeepmap.core.progress import Progress
-from specdeepmap.core.staging import Staging
+from specdeepmap.core.staging import Staging, remove_staged
 from specdeepmap.core.tasks.mapping import Counts, Plan, map_area
 
 _LARGEST_AREA = 2**31 - 1  # what GDAL's sieve takes
@@ -43,8 +43,6 @@ _OUTPUTS = (
 
 def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
     """Predict every pixel of a raster, tile by tile, and write the map."""
-    if job.vector is not None:
-        driver_name(job.vector)
     _check_files(job)
     image = open_input("IMAGE", job.image, job.nodata)
     check_nodata(job.nodata, image)
@@ -98,7 +96,11 @@ class _Mapping:
         files = self._parts(self.team.number)
         for path in files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._map(self._plan(self.team.number), files, self.progress)
+        try:
+            self._map(self._plan(self.team.number), files, self.progress)
+        except BaseException:
+            remove_staged(files.values())  # the first process may have tidied up before these were closed
+            raise
         return self._result(None)
 
     def lead(self) -> PredictResult:
@@ -339,5 +341,8 @@ def _area(job: PredictJob, image: Raster) -> Window:
     area = image.grid.window_of((xmin, ymin, xmax, ymax))
     if not area.width or not area.height:
         wanted, has = (", ".join(f"{number:.10g}" for number in box) for box in (job.extent, image.grid.extent))
-        raise ConfigError(f"EXTENT {wanted} lies outside of IMAGE, which reaches over {has} (xmin, ymin, xmax, ymax).")
+        own = "" if image.grid.crs else " IMAGE has no coordinate system, so that EXTENT has to be in its own units."
+        raise ConfigError(
+            f"EXTENT {wanted} lies outside of IMAGE, which reaches over {has} (xmin, ymin, xmax, ymax).{own}"
+        )
     return area

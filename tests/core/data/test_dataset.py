@@ -104,7 +104,7 @@ def test_wrong_tables_are_named(tmp_path: Path) -> None:
     chips(tmp_path, "a")
     table = tmp_path / "t.csv"
     for text, said in (
-        ("image;mask\nimages/a.tif;labels/a.tif\n", "lacks the column"),
+        ("image;mask\nimages/a.tif;labels/a.tif\n", "lacks the column.*parted by semicolons"),
         ("", "lacks the column"),
         ("image,mask\nimages/b.tif,labels/a.tif\n", r"b\.tif, which does not exist"),
         ("image,mask\nimages/a.tif\n", "does not exist"),

@@ -15,7 +15,7 @@ from osgeo import gdal, ogr, osr
 
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.polygons import companions, other_layers, polygonize
-from specdeepmap.core.errors import Canceled, ConfigError, RasterError
+from specdeepmap.core.errors import Canceled, RasterError
 from specdeepmap.core.progress import Progress
 from tests.helpers import TRANSFORM, Array, Recorder, full_disk, snapshot, utm, write_raster
 
@@ -211,6 +211,13 @@ def test_a_map_without_crs_has_areas_in_map_units(tmp_path: Path, suffix: str) -
     assert layer.shapes[0].GetEnvelope() == (0.0, 4.0, -150.0, -100.0)
 
 
+def test_large_areas_fit_into_a_shapefile(tmp_path: Path, gdal_errors: str) -> None:
+    layer = polygons_of(tmp_path, np.ones((40, 33)), ".shp", transform=(3e5, 20_000, 0, 6e6, 0, -20_000))
+    assert layer.rows[0][2] == pytest.approx(1320 * 4e8, rel=0.1)  # UTM stretches what is far from its meridian
+    layer = polygons_of(tmp_path, np.ones((1, 1)), ".shp", transform=(3e5, 0.03, 0, 6e6, 0, -0.03))
+    assert layer.rows[0][2] == pytest.approx(9e-4, rel=1e-2)
+
+
 def test_areas_in_feet_become_square_metres(tmp_path: Path) -> None:
     feet = 'LOCAL_CS["site",UNIT["foot",0.3048]]'
     layer = polygons_of(tmp_path, np.ones((4, 5)), crs=feet, transform=(0, 10, 0, 0, 0, -10))
@@ -381,11 +388,6 @@ def test_mars_does_not_fit_into_geojson(tmp_path: Path, gdal_errors: str) -> Non
     with pytest.raises(RasterError, match="WGS84"):
         polygons_of(tmp_path, np.ones((4, 4)), ".geojson", crs=system("+proj=eqc +R=3396190 +units=m"))
     assert not list((tmp_path / "out").glob("*draft*"))
-
-
-def test_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'.kml'; it can end in .gpkg, .shp, .geojson, .json, .fgb"):
-        polygonize(tmp_path / "map.tif", tmp_path / "a.kml", CLASSES, Progress())
 
 
 def test_progress_goes_on_to_the_end(tmp_path: Path, random: np.random.Generator, progress: Recorder) -> None:

@@ -40,7 +40,7 @@ def test_a_root_without_a_home_is_not_replaced_everywhere() -> None:
 def found(monkeypatch: pytest.MonkeyPatch) -> Findings:
     """Let the examination find a Python that is ready."""
     findings = Findings(Path("/x/python"), "3.11.2", {"torch": "2.9"}, ("NVIDIA A100",), "12.8")
-    monkeypatch.setattr(diagnostics, "examine", lambda python: findings)
+    monkeypatch.setattr(diagnostics, "examine", lambda python, check: findings)
     return findings
 
 

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from specdeepmap.core.environment.findings import Findings, examine, read_requirements
+from specdeepmap.core.errors import Canceled
+from tests.processes import descendants, linux, running, wait_until
 
 PYTHON = Path(sys.executable)
 
@@ -69,6 +72,23 @@ def test_chatter_on_import_is_not_taken_for_the_answer(
     (tmp_path / "noisy.py").write_text("print('{\"hello\": 1}')\n", encoding="utf-8")
     monkeypatch.setattr("specdeepmap.core.environment.findings.child_environ", lambda: {"PYTHONPATH": str(tmp_path)})
     assert examine(PYTHON, ("noisy",), [requirements]).ready
+
+
+@linux
+def test_what_is_given_up_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nsleep 300\necho awake\n", encoding="utf-8")
+    program.chmod(0o755)
+    started: set[int] = set()
+
+    def check() -> None:
+        started.update(process.number for process in descendants(os.getpid()))
+        if len(started) > 1:
+            raise Canceled
+
+    with pytest.raises(Canceled):
+        examine(program, check=check)
+    assert wait_until(lambda: not running(started), 2)
 
 
 def test_what_is_no_python_is_told(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from specdeepmap.core.environment import choice
 from specdeepmap.core.environment import installation as installing
 from specdeepmap.core.environment.choice import choose, forget_choice
+from specdeepmap.core.environment.findings import Findings
 from specdeepmap.core.environment.installation import Installation
 from specdeepmap.core.environment.packages import Packages
 from specdeepmap.core.environment.search import STAMP, candidates, choice_file, profile_environment, site_packages
@@ -240,7 +242,7 @@ def test_builds_that_pip_does_not_find_come_through_uv(
 
     monkeypatch.setattr(installing, "graphics_cards", lambda: cards)
     monkeypatch.setattr(Packages, "run", run)
-    monkeypatch.setattr(Installation, "examine", lambda self: SimpleNamespace(ready=True))
+    monkeypatch.setattr(Installation, "examine", lambda self, check: SimpleNamespace(ready=True))
     monkeypatch.setattr(sys, "platform", "linux")
     progress = Recorder()
     environment.install(progress, build)
@@ -259,6 +261,15 @@ def test_choose_checks_a_python_and_remembers_it(wheel: Callable[..., Path], mak
     with pytest.raises(EnvironmentMissingError, match=r"cannot be started.*Install what is missing there"):
         choose(tmp_path / "none")
     assert not choice_file().exists()
+
+
+def test_a_choice_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "examine", lambda python, check: Findings(python))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(choice, "choice_file", lambda: tmp_path / "file" / "python.txt")
+    for try_it in (lambda: choose(Path(sys.executable)), forget_choice):
+        with pytest.raises(EnvironmentMissingError, match=r"choice cannot be written to .*python\.txt \("):
+            try_it()
 
 
 @pytest.mark.torch

@@ -469,8 +469,44 @@ def test_outputs_are_geotiffs(tmp_path: Path, name: str) -> None:
 
 
 def test_vector_of_an_unknown_format(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"VECTOR .*\.gpkg"):
-        run(tmp_path, tmp_path / "image.tif", vector=tmp_path / "map.doc")
+    with pytest.raises(ConfigError, match=r"VECTOR .*'.kml'; it can end in .gpkg, .shp, .geojson, .json, .fgb"):
+        PredictJob(image="image.tif", checkpoint=tmp_path, output=tmp_path / "map.tif", vector=tmp_path / "map.kml")
+
+
+@pytest.mark.parametrize("suffix", ["SHP", "GPKG", "GeoJSON"])
+def test_vector_suffixes_in_capitals(tmp_path: Path, suffix: str) -> None:
+    """GDAL names the files of a Shapefile in small letters, whatever it was asked for."""
+    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
+    run(tmp_path, image, vector=tmp_path / f"polygons.{suffix}")
+    assert polygons(tmp_path / f"polygons.{suffix}")[1]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_process_that_takes_part_removes_its_share_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process tidies up, too, but perhaps before this one's files, and GDAL's beside them, are closed."""
+    image = write_raster(tmp_path / "image.tif", invent(40, 33)[0], nodata=NODATA)
+    before = snapshot(tmp_path)
+
+    def fail(*_: object) -> None:
+        assert len(list((tmp_path / "maps").glob(".map*.part.tif"))) == 1
+        for part in list((tmp_path / "maps").iterdir()):
+            part.with_name(f"{part.name}.aux.xml").touch()
+        raise Canceled
+
+    monkeypatch.setattr(predict.Team, "join", lambda devices, device: predict.Team(1, 2, device, 77))
+    monkeypatch.setattr(predict, "map_area", fail)
+    with pytest.raises(Canceled):
+        run(tmp_path, image, output=tmp_path / "maps" / "map.tif", tile_size=16)
+    (tmp_path / "maps").rmdir()
+    assert snapshot(tmp_path) == before
+
+
+def test_an_extent_beside_an_image_without_crs_is_told(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA, crs="")
+    with pytest.raises(ConfigError, match=r"lies outside of IMAGE.* IMAGE has no coordinate system"):
+        run(tmp_path, image, extent=(13.0, 52.0, 13.1, 52.1))
 
 
 def _as_image(folder: Path) -> dict[str, Any]:
