@@ -63,12 +63,12 @@ class Staging:
     def file(self, target: Path) -> Path:
         """Give the temporary path of an output file; its folder is made where missing.
 
-        The suffix stays, since GDAL chooses formats by it, in small letters: so it names the files of a Shapefile.
+        The suffix stays, since GDAL chooses formats by it; that of a Shapefile in small letters, as GDAL writes it.
 
         Raises:
             RasterError: if the folder cannot be written.
         """
-        suffix = target.suffix.lower()
+        suffix = ".shp" if target.suffix.lower() == ".shp" else target.suffix
         name = f".{target.stem}.{os.getpid()}.part{suffix}"
         if len(os.fsencode(name)) > _LONGEST:
             short = hashlib.sha256(os.fsencode(target.stem)).hexdigest()[:16]

@@ -482,6 +482,15 @@ def test_vector_suffixes_in_capitals(tmp_path: Path, suffix: str) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_outputs_whose_names_differ_in_capitals_only(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
+    (tmp_path / "A").touch()
+    if (tmp_path / "a").exists():
+        pytest.skip("they are one file on this disk")
+    run(tmp_path, image, output=tmp_path / "map.tif", confidence=tmp_path / "map.TIF")
+    assert (read_pixels(tmp_path / "map.tif").dtype, read_pixels(tmp_path / "map.TIF").dtype) == (np.uint8, np.float32)
+
+
 def test_a_process_that_takes_part_removes_its_share_when_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
