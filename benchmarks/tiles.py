@@ -22,11 +22,12 @@ from osgeo import gdal
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from specdeepmap.core.data.tiling import map_windows  # noqa: E402
+from specdeepmap.core.data.tiling import Window  # noqa: E402
 from specdeepmap.core.jobs import PredictJob, PredictResult  # noqa: E402
 from specdeepmap.core.learn.predictor import Predictor  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402
 from specdeepmap.core.tasks import perform  # noqa: E402
+from specdeepmap.core.tasks.predict import plan_of  # noqa: E402
 
 gdal.UseExceptions()
 
@@ -93,12 +94,9 @@ def run(options: argparse.Namespace, target: Path, **settings: Any) -> Run:
 
 def computed(job: PredictJob, width: int, height: int) -> float:
     """Give the pixels that the network computes per pixel of a map of this size."""
-    predictor = Predictor(job.checkpoint, job.device)
-    trained = min(predictor.card.chip_width, predictor.card.chip_height)
-    overlap = round((job.tile_size or trained) * job.overlap / 100)
-    tile = (job.tile_size, job.tile_size) if job.tile_size else predictor.tile_size(width, height, overlap)
-    tiles = sum(map(len, map_windows(width, height, tile, overlap)))
-    return (8 if job.tta else 1) * tiles * tile[0] * tile[1] / (width * height)
+    plan = plan_of(job, Window(0, 0, width, height), Predictor(job.checkpoint, job.device))
+    pixels = sum(map(len, plan.rows)) * plan.tile[0] * plan.tile[1]
+    return (8 if job.tta else 1) * pixels / (width * height)
 
 
 def report(title: str, made: Run, whole: Run) -> None:

@@ -56,17 +56,7 @@ def run_lines(
         Canceled: if the progress was canceled; the command has ended then, with all that it started.
         OSError: if it cannot be started.
     """
-    process = subprocess.Popen(  # noqa: S603
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(environ),
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        **own_group(),
-    )
+    process = _start(command, environ, subprocess.STDOUT)
     lines: queue.Queue[str | None] = queue.Queue()
     listener = threading.Thread(target=_listen, args=(process, lines), daemon=True)
     listener.start()
@@ -106,17 +96,7 @@ def run_patiently(
         OSError: if it cannot be started.
     """
     deadline = time.monotonic() + seconds
-    process = subprocess.Popen(  # noqa: S603
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=dict(environ),
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        **own_group(),
-    )
+    process = _start(command, environ, subprocess.PIPE)
     try:
         while True:
             try:
@@ -133,6 +113,21 @@ def run_patiently(
             end_process(process)
             for stream in filter(None, (process.stdout, process.stderr)):
                 stream.close()
+
+
+def _start(command: Sequence[str], environ: Mapping[str, str], stderr: int) -> subprocess.Popen[str]:
+    """Start a command that is asked nothing, and whose output is read as text, whatever it holds."""
+    return subprocess.Popen(  # noqa: S603
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env=dict(environ),
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        **own_group(),
+    )
 
 
 def _listen(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from specdeepmap.core.errors import ConfigError
+from specdeepmap.core.jobs import PredictJob
+from specdeepmap.core.record import spec_of
 from tests.helpers import TRANSFORM, utm, write_raster
 
 pytestmark = pytest.mark.qgis
@@ -24,13 +27,14 @@ def extent_of(qgis: Any, image: Path, text: str) -> tuple[float, ...]:
     """Read EXTENT as the mapper does."""
     from qgis.core import QgsApplication, QgsProcessingContext, QgsProject
 
-    from specdeepmap.algorithms.parameters import _READERS
+    from specdeepmap.algorithms.parameters import read_value
 
     context = QgsProcessingContext()
     context.setProject(QgsProject.instance())
     mapper = QgsApplication.processingRegistry().createAlgorithmById("specdeepmap:mapper")
-    found = _READERS["extent"](mapper, "EXTENT", {"IMAGE": str(image), "EXTENT": text}, context)
-    return tuple(found)
+    (field,) = (field for field in dataclasses.fields(PredictJob) if field.name == "extent")
+    values = {"IMAGE": str(image), "EXTENT": text}
+    return tuple(read_value(mapper, field, spec_of(field), values, context))
 
 
 def test_an_extent_in_an_unknown_system_is_refused(qgis: Any, image: Path) -> None:

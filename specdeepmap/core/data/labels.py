@@ -80,9 +80,10 @@ class LabelRaster:
         values, valid = values[0], valid[0]
         if self._zero_counts:
             valid = valid | (values == 0)
-        used = values if valid.all() else values[valid]
+        whole = bool(valid.all())
+        used = values if whole else values[valid]
         check_values(used, self.name)
-        labels = values.astype(np.uint8) if used is values else np.where(valid, values, UNLABELLED).astype(np.uint8)
+        labels = (values if whole else np.where(valid, values, UNLABELLED)).astype(np.uint8)
         self.zeros = self.zeros or bool(np.any(used == 0))
         if self._zero_as is not None:
             if np.any(used == self._zero_as):

@@ -12,6 +12,7 @@ from pathlib import Path
 from specdeepmap.core.environment.findings import REQUIREMENTS, Findings, examine
 from specdeepmap.core.environment.search import VARIABLE, choice_file, chosen_python, environment_python
 from specdeepmap.core.errors import EnvironmentMissingError
+from specdeepmap.core.staging import write_whole
 
 
 def choose(python: Path, check: Callable[[], None] | None = None) -> Findings:
@@ -36,9 +37,7 @@ def choose(python: Path, check: Callable[[], None] | None = None) -> Findings:
         )
     with _writing(choice_file()) as file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text(f"{found}\n", encoding="utf-8")
-        part.replace(file)
+        write_whole(file, lambda part: part.write_text(f"{found}\n", encoding="utf-8"))
     return findings
 
 

@@ -226,7 +226,7 @@ def _side_files(path: Path) -> list[Path]:
     return [*added, *(path.with_suffix(end) for end in _INSTEAD.get(suffix, ()))]
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name, and give it its own when it is whole.
 
     Raises:

@@ -147,14 +147,7 @@ class _Mapping:
 
     def _plan(self, number: int) -> Plan:
         """Cut the area into tiles, for a process of the team."""
-        job, card, area = self.job, self.predictor.card, self.area
-        trained = min(card.chip_width, card.chip_height)
-        side = min(job.tile_size, 4 * max(area.width, area.height, trained))  # larger ones would be mirrored land
-        overlap = round((side or trained) * job.overlap / 100)
-        tile = (side, side) if side else self.predictor.tile_size(area.width, area.height, overlap)
-        width, height = tile
-        batch = job.batch_size or self.predictor.batch_size(height, width)
-        return Plan(area, tile, overlap, batch, job.blend, (number, self.team.size))
+        return plan_of(self.job, self.area, self.predictor, (number, self.team.size))
 
     def _layers(self, files: Mapping[str, Path], reach: tuple[int, int]) -> Layers:
         top, end = reach
@@ -247,6 +240,24 @@ class _Mapping:
             overall_accuracy=None if scores is None else scores.overall_accuracy,
             classes=self.predictor.card.classes.entries,
         )
+
+
+def plan_of(job: PredictJob, area: Window, predictor: Predictor, share: tuple[int, int] = (0, 1)) -> Plan:
+    """Cut an area into the tiles that a job wants, or, where it leaves that open, into those that suit the model.
+
+    Args:
+        job: the parameters.
+        area: in image pixels.
+        predictor: at work.
+        share: number of a process, from 0, and how many processes share the tiles.
+    """
+    trained = min(predictor.card.chip_width, predictor.card.chip_height)
+    side = min(job.tile_size, 4 * max(area.width, area.height, trained))  # larger ones would be mirrored land
+    overlap = round((side or trained) * job.overlap / 100)
+    tile = (side, side) if side else predictor.tile_size(area.width, area.height, overlap)
+    width, height = tile
+    batch = job.batch_size or predictor.batch_size(height, width)
+    return Plan(area, tile, overlap, batch, job.blend, share)
 
 
 def _beside(path: Path, mark: str) -> Path:
