@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,90 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from osgeo import gdal, ogr
 
 from specdeepmap.core.data.bands import Band
-from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.scene import make_scene
-from specdeepmap.core.data.scores import Scores
 from specdeepmap.core.errors import Canceled, ConfigError, RasterError
-from specdeepmap.core.jobs import PredictJob, PredictResult
-from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard, chip_mark
+from specdeepmap.core.jobs import PredictJob
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.tasks import predict
-from tests.helpers import TRANSFORM, Array, Recorder, read_pixels, snapshot, utm, write_raster
+from tests.helpers import Array, Recorder, read_pixels, snapshot, utm, write_raster
 from tests.maps import CLASSES, NODATA
+from tests.reading import CARD, Reader, invent, run
 
 pytestmark = pytest.mark.torch
-
-CARD = ModelCard(
-    format=FORMAT,
-    architecture="unet",
-    backbone="none",
-    bands=("Band 1", "Band 2"),
-    wavelengths_nm=(None, None),
-    normalization=Normalization.none(2),
-    classes=CLASSES,
-    chip_width=16,
-    chip_height=16,
-    settings={},
-    metrics={},
-    fingerprint="",
-    trained_on=(),
-    versions={},
-    date="",
-)
-
-
-class Reader:
-    """Stands for a predictor: its class is the number in the first band, its confidence that in the second.
-
-    Away from the middle of a tile it knows nothing, like a network that does not see enough; ``reach`` pixels from each
-    border are wrong.
-    """
-
-    card = CARD
-    device = torch.device("cpu")
-    precision = "float32"
-    reach = 0
-    check_raster, check_count = Predictor.check_raster, Predictor.check_count
-    batch_size = Predictor.batch_size
-
-    def __init__(self, checkpoint: Path, device: str, precision: str = "auto", turns: bool = False) -> None:
-        self.batches: list[int] = []
-
-    def use(self, device: torch.device) -> None:
-        pass
-
-    def tile_size(self, width: int, height: int, overlap: int) -> tuple[int, int]:
-        return self.card.chip_width, self.card.chip_height
-
-    def classes(self, images: Sequence[Array]) -> Array:
-        return self.probabilities(images).argmax(axis=1).astype(np.uint8)
-
-    def both(self, images: Sequence[Array]) -> tuple[Array, Array]:
-        chances = self.probabilities(images)
-        return chances.argmax(axis=1).astype(np.uint8), chances
-
-    def probabilities(self, images: Sequence[Array]) -> Array:
-        self.batches.append(len(images))
-        chances = []
-        for image in images:
-            index = CLASSES.encode(image[0].astype(np.uint8))
-            index[index > 2] = 0  # no data
-            if self.reach:
-                known = np.zeros(index.shape, bool)
-                known[self.reach : -self.reach, self.reach : -self.reach] = True
-                index = np.where(known, index, (index + 1) % 3)
-            sure = np.where(image[1] > 0, image[1] / 100, 0.9)
-            chance = np.repeat(((1 - sure) / 2)[None], 3, axis=0)
-            np.put_along_axis(chance, index[None], sure[None], axis=0)
-            chances.append(chance.astype(np.float32))
-        return np.stack(chances)
 
 
 @pytest.fixture(autouse=True)
@@ -102,24 +33,6 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> type[Reader]:
     kind = type("Reader", (Reader,), {})
     monkeypatch.setattr(predict, "Predictor", kind)
     return kind
-
-
-def invent(width: int, height: int, seed: int = 1) -> tuple[Array, Array]:
-    """Give an image and the map that the reader makes of it; a few pixels have no data."""
-    random = np.random.default_rng(seed)
-    blocks = random.choice(np.array([2, 5, 9], np.int16), (height // 3 + 1, width // 3 + 1))
-    wanted = np.kron(blocks, np.ones((3, 3), np.int16))[:height, :width]
-    image = np.stack([wanted, random.integers(50, 100, (height, width), np.int16)])
-    gone = random.random((height, width)) < 0.1
-    image[:, gone] = NODATA
-    return image, np.where(gone, 0, wanted).astype(np.uint8)
-
-
-def run(folder: Path, image: Path, progress: Recorder | None = None, **settings: Any) -> PredictResult:
-    job = PredictJob(
-        image=str(image), checkpoint=folder / "none.ckpt", device="cpu", **{"output": folder / "map.tif", **settings}
-    )
-    return predict.predict_raster(job, progress or Recorder())
 
 
 @settings(max_examples=60)
@@ -257,75 +170,6 @@ def test_extent_that_reaches_over_the_border_is_cut_and_one_outside_is_refused(t
     with pytest.raises(ConfigError, match=r"EXTENT .* lies outside of IMAGE, which reaches over 500000, "):
         run(tmp_path, image, extent=bounds(image, 30, 30, 5, 5))
     assert not (tmp_path / "map.tif").exists()
-
-
-def scores(path: Path) -> dict[str, list[str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row[0]: row[1:] for row in csv.reader(file)}
-
-
-def test_ground_truth_scores_the_map(tmp_path: Path) -> None:
-    values, wanted = invent(40, 33)
-    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
-    truth = wanted.copy()
-    truth[:5] = 0
-    truth[5:9] = np.where(wanted[5:9] == 2, 5, truth[5:9])
-    truth[9] = 77
-    labels = write_raster(tmp_path / "truth.tif", truth, nodata=0)
-    progress = Recorder()
-    result = run(tmp_path, image, progress, ground_truth=str(labels), scores_csv=tmp_path / "scores.csv")
-    counted = (truth > 0) & (wanted > 0) & (truth != 77)
-    ious = []
-    for value in CLASSES.values:
-        hit, either = ((truth == value) & (wanted == value))[counted], ((truth == value) | (wanted == value))[counted]
-        ious.append(hit.sum() / either.sum())
-    assert result.mean_iou == pytest.approx(np.mean(ious))
-    assert result.overall_accuracy == pytest.approx((truth == wanted)[counted].mean())
-    table = scores(tmp_path / "scores.csv")
-    assert [float(table[str(value)][0]) for value in CLASSES.values] == pytest.approx(ious, abs=1e-6)
-    assert float(table["Mean IoU"][0]) == pytest.approx(np.mean(ious), abs=1e-6)
-    (warning,) = progress.warnings
-    assert "class 77" in warning and str(int((wanted[9] > 0).sum())) in warning
-
-
-def test_ground_truth_on_another_grid_scores_and_never_changes_the_map(tmp_path: Path) -> None:
-    values, wanted = invent(40, 33)
-    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
-    fine = np.kron(wanted, np.ones((2, 2), np.uint8))[10:50, 6:60]
-    x, step, _, y, _, _ = TRANSFORM
-    labels = write_raster(
-        tmp_path / "truth.tif", fine, nodata=0, transform=(x + 3 * step, step / 2, 0, y - 5 * step, 0, -step / 2)
-    )
-    run(tmp_path, image, output=tmp_path / "alone.tif")
-    progress = Recorder()
-    result = run(tmp_path, image, progress, ground_truth=str(labels), tile_size=16, overlap=20.0)
-    assert (result.mean_iou, result.overall_accuracy) == (1.0, 1.0)
-    assert described(tmp_path / "alone.tif") == described(tmp_path / "map.tif")
-    assert any("warped" in text for text in progress.infos)
-
-
-def described(path: Path) -> dict[str, Any]:
-    """All that GDAL says of a map with its pixels' checksum, but for its name and the second it was made in."""
-    known: dict[str, Any] = gdal.Info(str(path), format="json", computeChecksum=True)
-    del known["description"], known["files"], known["metadata"][""]["TIFFTAG_DATETIME"]
-    return known
-
-
-def test_ground_truth_elsewhere_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
-    labels = write_raster(tmp_path / "truth.tif", np.ones((9, 9), np.uint8), transform=(0, 10, 0, 0, 0, -10))
-    with pytest.raises(RasterError, match="no common ground"):
-        run(tmp_path, image, ground_truth=str(labels))
-    assert not (tmp_path / "map.tif").exists()
-
-
-def test_ground_truth_without_known_labels_warns(tmp_path: Path) -> None:
-    image = write_raster(tmp_path / "image.tif", invent(9, 9)[0], nodata=NODATA)
-    labels = write_raster(tmp_path / "truth.tif", np.zeros((9, 9), np.uint8), nodata=0)
-    progress = Recorder()
-    result = run(tmp_path, image, progress, ground_truth=str(labels))
-    assert result.mean_iou is not None and np.isnan(result.mean_iou)
-    assert "no labelled pixel" in progress.warnings[0]
 
 
 @pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson"])
@@ -585,27 +429,6 @@ def test_with_a_real_model(checkpoint: Path, tmp_path: Path, monkeypatch: pytest
     assert all("chips of an image that is called sentinel2_image, too" in text for text in progress.warnings)
 
 
-def test_zero_of_the_ground_truth_can_be_a_class(tmp_path: Path) -> None:
-    values, labels = invent(30, 20)
-    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
-    mask = np.where(labels == 5, 5, 0).astype(np.uint8)
-    mask[:, :6] = 5  # where the map shows other classes
-    truth = write_raster(tmp_path / "truth.tif", mask)
-    progress = Recorder()
-    blind = run(tmp_path, image, progress, ground_truth=str(truth))
-    said = [text for text in progress.warnings if "set ZERO_AS" in text]
-    assert len(said) == 1 and "no pixel of class 2, 9, and 0 means unlabelled" in said[0]
-    progress = Recorder()
-    seen = run(tmp_path, image, progress, ground_truth=str(truth), zero_as=9)
-    assert not [text for text in progress.warnings if "set ZERO_AS" in text]
-    known = labels > 0
-    wanted = Scores.of(np.where(mask == 5, 1, 2)[known], CLASSES.encode(labels)[known], 3)
-    assert seen.overall_accuracy == pytest.approx(wanted.overall_accuracy) != blind.overall_accuracy
-    assert seen.mean_iou == pytest.approx(wanted.mean_iou)
-    with pytest.raises(ConfigError, match="ZERO_AS is set, but it needs GROUND_TRUTH"):
-        run(tmp_path, image, zero_as=1)
-
-
 def bordered(folder: Path, nodata: float | None = None) -> tuple[Path, Array]:
     """Write an image whose border of -777 is not declared as no-data; give also the map that knows it is."""
     values, wanted = invent(30, 20)
@@ -648,22 +471,6 @@ def test_nodata_of_the_training_chips(
     found = read_pixels(run(tmp_path, image, progress, **given).output)[0]
     assert np.array_equal(found, wanted) == taken and found.all() != taken
     assert any("declares no no-data value; -777 is taken" in text for text in progress.infos) == taken
-
-
-@pytest.mark.parametrize(("trained", "told"), [("image", True), ("other", False)])
-def test_ground_truth_of_the_trained_image_is_told(
-    tmp_path: Path, reader: type[Reader], trained: str, told: bool
-) -> None:
-    reader.card = replace(CARD, trained_on=tuple(map(chip_mark, (f"{trained}_tile_33_66", trained))))
-    values, labels = invent(48, 40)
-    image = write_raster(tmp_path / "image.tif", values, nodata=NODATA)
-    truth = write_raster(tmp_path / "truth.tif", labels, nodata=0)
-    progress = Recorder()
-    run(tmp_path, image, progress, ground_truth=str(truth))
-    assert any("image that is called image, too" in text for text in progress.warnings) == told
-    progress = Recorder()
-    run(tmp_path, image, progress)
-    assert not progress.warnings, "without ground truth nothing is scored"
 
 
 def test_other_layers_of_a_geopackage_are_not_lost(tmp_path: Path) -> None:
