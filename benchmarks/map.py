@@ -34,7 +34,7 @@ from specdeepmap.core.data.tiling import Window  # noqa: E402
 from specdeepmap.core.jobs import PredictJob  # noqa: E402
 from specdeepmap.core.learn.architectures import ARCHITECTURES, Architecture, build_network  # noqa: E402
 from specdeepmap.core.learn.checkpoint import FORMAT, KEY, ModelCard, load_checkpoint  # noqa: E402
-from specdeepmap.core.learn.fitting import Hardware  # noqa: E402
+from specdeepmap.core.learn.hardware import Hardware  # noqa: E402
 from specdeepmap.core.learn.network import Network  # noqa: E402
 from specdeepmap.core.learn.predictor import Predictor  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402

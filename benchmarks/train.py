@@ -32,8 +32,8 @@ from table import Row, peak_memory, show  # noqa: E402
 
 from specdeepmap.core.jobs import PrepareJob, TrainJob  # noqa: E402
 from specdeepmap.core.learn.architectures import build_network  # noqa: E402
-from specdeepmap.core.learn.fitting import Hardware  # noqa: E402
-from specdeepmap.core.learn.options import OPTIMIZERS, choose_device, choose_precision, reuse_memory  # noqa: E402
+from specdeepmap.core.learn.hardware import Hardware, choose_device, choose_precision, reuse_memory  # noqa: E402
+from specdeepmap.core.learn.options import OPTIMIZERS  # noqa: E402
 from specdeepmap.core.progress import Progress  # noqa: E402
 from specdeepmap.core.tasks import perform  # noqa: E402
 

@@ -158,6 +158,11 @@ LOADS = (
         ("specdeepmap.provider", "specdeepmap.core.jobs", "specdeepmap.core.run"),
         (*GDAL, *TORCH, "pandas"),
     ),
+    Load(
+        "tester and mapper start without Lightning, which takes half a second",
+        ("specdeepmap.core.tasks.evaluate", "specdeepmap.core.tasks.predict"),
+        ("lightning", "pytorch_lightning", "tensorboard"),
+    ),
 )
 
 

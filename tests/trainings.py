@@ -15,7 +15,8 @@ from specdeepmap.core.data.classes import IGNORE_INDEX, ClassTable
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
 from specdeepmap.core.learn.criteria import Criterion, CrossEntropy
-from specdeepmap.core.learn.fitting import Feed, Hardware, fit
+from specdeepmap.core.learn.fitting import Feed, fit
+from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.keeping import Writer
 from specdeepmap.core.learn.network import Network
 from specdeepmap.core.learn.segmenter import Recipe, Segmenter

@@ -8,7 +8,6 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
+from specdeepmap.core.learn.hardware import Hardware, reuse_memory
 from specdeepmap.core.learn.keeping import Writer
 from specdeepmap.core.learn.loader import Chips, Loader, Order
-from specdeepmap.core.learn.options import reuse_memory
 from specdeepmap.core.learn.segmenter import Segmenter
 
 VALIDATION_BATCH = 4
 """Validation batches are larger than training batches by this factor: without gradients they need less memory."""
 
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a training runs on: the device, its numbers, processes per computer, and computers."""
-
-    device: torch.device
-    precision: str
-    devices: int = 1
-    nodes: int = 1
-
-    def autocast(self) -> torch.autocast:
-        """Compute in the precision of the training."""
-        kind = torch.float16 if self.precision == "float16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=kind, enabled=self.precision != "float32")
 
 
 class Feed(lightning.LightningDataModule):

@@ -18,10 +18,9 @@ from specdeepmap.core.errors import CheckpointError, DeviceError, RasterError
 from specdeepmap.core.learn.architectures import ARCHITECTURES
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_values
 from specdeepmap.core.learn.checkpoint import load_checkpoint, rebuild_network
-from specdeepmap.core.learn.fitting import Hardware
 from specdeepmap.core.learn.fusion import fused
+from specdeepmap.core.learn.hardware import Hardware, choose_device, choose_precision, is_out_of_memory, reuse_memory
 from specdeepmap.core.learn.loader import channels_last, stacked
-from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, reuse_memory
 from specdeepmap.core.progress import Progress
 
 Images = Sequence[NDArray[np.float32]] | NDArray[np.float32]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from specdeepmap.core.errors import DatasetError
 from specdeepmap.core.learn.criteria import mean_loss
-from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.loader import Loader, Sample
 from specdeepmap.core.learn.options import OPTIMIZERS
 from specdeepmap.core.learn.seeds import AUGMENTATION, NETWORK, generator, seed_of

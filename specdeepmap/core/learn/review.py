@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.scores import Scores
 from specdeepmap.core.learn.checkpoint import ModelCard
-from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.loader import Chips, Loader
 from specdeepmap.core.learn.network import Network
 from specdeepmap.core.learn.pictures import RGB, composite, paint, strip

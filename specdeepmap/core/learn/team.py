@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import torch
 
-from specdeepmap.core.learn.options import share_devices
+from specdeepmap.core.learn.hardware import share_devices
 
 _PATIENCE = timedelta(days=7)
 """How long one process waits for the others; PyTorch's own half an hour is less than a large map takes."""

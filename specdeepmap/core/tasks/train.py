@@ -36,11 +36,11 @@ from specdeepmap.core.learn.checkpoint import (
     load_checkpoint,
     training_settings,
 )
-from specdeepmap.core.learn.fitting import Feed, Hardware, fit
+from specdeepmap.core.learn.fitting import Feed, fit
+from specdeepmap.core.learn.hardware import Hardware, choose_device, choose_precision, is_out_of_memory, share_devices
 from specdeepmap.core.learn.keeping import Checkpoints, Writer, find_checkpoints
 from specdeepmap.core.learn.loader import Chips, fits_in_memory
 from specdeepmap.core.learn.losses import LOSSES
-from specdeepmap.core.learn.options import choose_device, choose_precision, is_out_of_memory, share_devices
 from specdeepmap.core.learn.pictures import png_bytes
 from specdeepmap.core.learn.ratefinder import find_rate
 from specdeepmap.core.learn.review import Gallery, measure, show

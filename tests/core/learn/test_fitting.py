@@ -14,7 +14,8 @@ import torch
 
 from specdeepmap.core.learn.callbacks import Journal
 from specdeepmap.core.learn.checkpoint import load_checkpoint
-from specdeepmap.core.learn.fitting import VALIDATION_BATCH, Feed, Hardware, _on_slurm, fit
+from specdeepmap.core.learn.fitting import VALIDATION_BATCH, Feed, _on_slurm, fit
+from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.keeping import Checkpoints, Writer
 from specdeepmap.core.learn.loader import Loader, Order
 from tests.helpers import Recorder

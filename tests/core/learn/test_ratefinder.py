@@ -14,7 +14,7 @@ from torch import nn
 from specdeepmap.core.errors import Canceled, DatasetError
 from specdeepmap.core.learn import ratefinder
 from specdeepmap.core.learn.architectures import build_network
-from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.loader import Loader, Order
 from specdeepmap.core.learn.network import Network
 from specdeepmap.core.learn.ratefinder import HIGHEST, LOWEST, STEPS, find_rate

@@ -15,7 +15,7 @@ from specdeepmap.core.data.classes import IGNORE_INDEX, ClassTable
 from specdeepmap.core.data.scores import Scores
 from specdeepmap.core.errors import Canceled
 from specdeepmap.core.learn.callbacks import Journal
-from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.loader import Loader, Order
 from specdeepmap.core.learn.pictures import paint
 from specdeepmap.core.learn.review import EXAMPLES, Gallery, confusion_table, measure, show

@@ -20,7 +20,7 @@ from specdeepmap.core.errors import Canceled, ConfigError, DeviceError
 from specdeepmap.core.jobs import TrainResult
 from specdeepmap.core.learn.architectures import build_network
 from specdeepmap.core.learn.checkpoint import load_checkpoint
-from specdeepmap.core.learn.fitting import Hardware
+from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.loader import Chips, Loader, Order
 from specdeepmap.core.learn.review import measure
 from specdeepmap.core.progress import Progress
