@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from specdeepmap.core.data.classes import ClassEntry
 from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs import JOBS, Job, PredictJob, TrainJob, job_from_json
+from specdeepmap.core.jobs.base import check_apart
 from specdeepmap.core.learn.augmentations import AUGMENTATIONS
 from specdeepmap.core.record import Spec, spec_of
 from specdeepmap.core.tasks import _VERBS
@@ -239,3 +240,23 @@ def test_each_augmentation_has_a_strength_that_the_table_knows(name: str) -> Non
 
 def test_every_augmentation_can_be_had() -> None:
     assert set(augmentations(**dict.fromkeys(AUGMENTS, 1))) == set(AUGMENTATIONS)
+
+
+@pytest.mark.parametrize("way", ["plain", "dots", "link", "linked folder"])
+def test_files_are_the_same_whatever_they_are_called(tmp_path: Path, way: str) -> None:
+    """An output that is reached another way would replace an input all the same."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.csv").touch()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
+    (tmp_path / "way").symlink_to(tmp_path, target_is_directory=True)
+    names = {"plain": "a.csv", "dots": "sub/../a.csv", "link": "link.csv", "linked folder": "way/a.csv"}
+    other = tmp_path / names[way]
+    check_apart({"B": [tmp_path / "b.csv"]}, {"A": [other], "ALSO": [tmp_path / "a.csv"]})
+    for outputs, inputs in (
+        ({"B": [tmp_path / "a.csv"]}, {"A": [other]}),
+        ({"B": [other]}, {"A": [tmp_path / "a.csv"]}),
+    ):
+        with pytest.raises(ConfigError, match=r"B and A are the same file.*Choose another name for B\."):
+            check_apart(outputs, inputs)
+    with pytest.raises(ConfigError, match="C and B are the same file"):
+        check_apart({"B": [tmp_path / "a.csv"], "C": [tmp_path / "b.csv", other]}, {})

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
 from specdeepmap.core.environment import DATA_MODULES
+from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.record import Record
 
 DEVICE_HELP = (
@@ -47,3 +50,28 @@ class Job(Record):
         """Write the job as JSON, for ``python -m specdeepmap.core``."""
         text = json.dumps({"job": self.verb, **self.to_json()}, indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
+
+
+def check_apart(outputs: Mapping[str, Iterable[Path]], inputs: Mapping[str, Iterable[Path]]) -> None:
+    """Check that no output replaces an input or another output.
+
+    Args:
+        outputs, inputs: the files that each parameter stands for, by its name. Inputs may share some.
+
+    Raises:
+        ConfigError: if one would.
+    """
+    folder = cache(Path.resolve)  # that of thousands of chips is looked up once
+
+    def place(path: Path) -> Path:
+        return path.resolve() if path.is_symlink() else folder(path.parent) / path.name
+
+    known = {place(path): name for name, paths in inputs.items() for path in paths}
+    for name, paths in outputs.items():
+        for path in paths:
+            other = known.setdefault(path.resolve(), name)
+            if other != name:
+                raise ConfigError(
+                    f"{name} and {other} are the same file, {path}, or would need it both. Choose another name for "
+                    f"{name}."
+                )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from specdeepmap.core.environment import TORCH_MODULES
-from specdeepmap.core.errors import ConfigError
 from specdeepmap.core.jobs.base import (
     CHECKPOINT_FILES,
     CHECKPOINT_HELP,
@@ -18,6 +17,7 @@ from specdeepmap.core.jobs.base import (
     PRECISION_HELP,
     Job,
     Result,
+    check_apart,
 )
 from specdeepmap.core.learn.options import DEVICES, PRECISIONS
 from specdeepmap.core.record import ask, made, titles
@@ -126,11 +126,16 @@ class EvaluateJob(Job):
         """Where the report goes."""
         return self.report or self.scores_csv.with_name(f"{self.scores_csv.stem}_report.html")
 
+    @property
+    def outputs(self) -> dict[str, list[Path]]:
+        """The files that are written, by parameter."""
+        files = {
+            "SCORES_CSV": self.scores_csv,
+            "CONFUSION_CSV": self.confusion_file,
+            "CHIP_SCORES_CSV": self.chip_scores_csv,
+            "REPORT": self.report_file,
+        }
+        return {name: [path] for name, path in files.items() if path is not None}
+
     def check(self) -> None:
-        written = [self.scores_csv, self.confusion_file, self.chip_scores_csv, self.report_file]
-        files = [path.resolve() for path in written if path is not None]
-        if len(set(files)) < len(files):
-            raise ConfigError("SCORES_CSV, CONFUSION_CSV, CHIP_SCORES_CSV and REPORT must be different files.")
-        for name, path in (("TEST_CSV", self.test_csv), ("CHECKPOINT", self.checkpoint)):
-            if path.resolve() in files:
-                raise ConfigError(f"{name} {path} is also named for an output, which would replace it. Choose another.")
+        check_apart(self.outputs, {"TEST_CSV": [self.test_csv], "CHECKPOINT": [self.checkpoint]})

@@ -20,6 +20,7 @@ from specdeepmap.core.jobs.base import (
     PRECISION_HELP,
     Job,
     Result,
+    check_apart,
 )
 from specdeepmap.core.learn.options import DEVICES, PRECISIONS
 from specdeepmap.core.record import ask, made, titles
@@ -248,6 +249,13 @@ class PredictJob(Job):
         advanced=True,
     )
 
+    @property
+    def outputs(self) -> dict[str, list[Path]]:
+        """The files that are written, by parameter."""
+        rasters = ("output", "confidence", "probabilities", "margin", "entropy", "error_map")
+        names = (*rasters, "vector", "scores_csv", "confusion_csv")
+        return {name.upper(): [path] for name in names if (path := getattr(self, name)) is not None}
+
     def check(self) -> None:
         for name in ("output", "confidence", "probabilities", "margin", "entropy", "error_map"):
             path = getattr(self, name)
@@ -269,3 +277,7 @@ class PredictJob(Job):
                 raise ConfigError(f"EXTENT {list(self.extent)} must hold finite numbers: xmin, ymin, xmax, ymax.")
             if not (self.extent[0] < self.extent[2] and self.extent[1] < self.extent[3]):
                 raise ConfigError(f"EXTENT {list(self.extent)} is empty; it is xmin, ymin, xmax, ymax.")
+        inputs = {"IMAGE": [Path(self.image)], "CHECKPOINT": [self.checkpoint]}
+        if self.ground_truth is not None:
+            inputs["GROUND_TRUTH"] = [Path(self.ground_truth)]
+        check_apart(self.outputs, inputs)

@@ -24,6 +24,7 @@ from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.data.writer import build_overviews
 from specdeepmap.core.errors import ConfigError, RasterError
 from specdeepmap.core.jobs import PredictJob, PredictResult
+from specdeepmap.core.jobs.base import check_apart
 from specdeepmap.core.learn.architectures import ARCHITECTURES
 from specdeepmap.core.learn.bandcheck import warn_of_known_image, warn_of_other_classes
 from specdeepmap.core.learn.checkpoint import ModelCard
@@ -34,11 +35,6 @@ from specdeepmap.core.staging import Staging, remove_staged
 from specdeepmap.core.tasks.mapping import Counts, Plan, map_area
 
 _LARGEST_AREA = 2**31 - 1  # what GDAL's sieve takes
-
-_OUTPUTS = (
-    *("output", "confidence", "probabilities", "margin", "entropy", "vector"),
-    *("error_map", "scores_csv", "confusion_csv"),
-)
 
 
 def predict_raster(job: PredictJob, progress: Progress) -> PredictResult:
@@ -277,21 +273,13 @@ def _check_files(job: PredictJob) -> None:
             f"VECTOR {job.vector} exists and holds other layers ({', '.join(others)}), which would be lost: the file "
             "is written anew. Choose another file."
         )
-    files = {"image": _files_of(job.image), "checkpoint": [job.checkpoint, job.checkpoint.with_suffix(".json")]}
-    if job.ground_truth is not None:
-        files["ground_truth"] = _files_of(job.ground_truth)
-    files |= {name: [path] for name in _OUTPUTS if (path := getattr(job, name)) is not None}
+    outputs = job.outputs
     if job.vector is not None:
-        files["vector"] += companions(job.vector)
-    known: dict[Path, str] = {}
-    for name, paths in files.items():
-        for path in paths:
-            other = known.setdefault(path.resolve(), name)
-            if other != name and (name in _OUTPUTS or other in _OUTPUTS):
-                raise ConfigError(
-                    f"{name.upper()} and {other.upper()} are the same file, {path}, or would need it both. Choose "
-                    f"another name for {name.upper()}."
-                )
+        outputs["VECTOR"] += companions(job.vector)
+    inputs = {"IMAGE": _files_of(job.image), "CHECKPOINT": [job.checkpoint, job.checkpoint.with_suffix(".json")]}
+    if job.ground_truth is not None:
+        inputs["GROUND_TRUTH"] = _files_of(job.ground_truth)
+    check_apart(outputs, inputs)
 
 
 def _files_of(source: str) -> list[Path]:

@@ -20,6 +20,7 @@ from specdeepmap.core.data.labels import names_and_colors
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.errors import ConfigError, DatasetError
 from specdeepmap.core.jobs import EvaluateJob
+from specdeepmap.core.jobs.base import check_apart
 from specdeepmap.core.learn.bandcheck import warn_of_other_bands, warn_of_other_classes, warn_of_other_values
 from specdeepmap.core.learn.checkpoint import ModelCard, chip_mark
 from specdeepmap.core.learn.predictor import Predictor
@@ -162,23 +163,11 @@ def _check_outputs(job: EvaluateJob, pairs: Sequence[ChipPair]) -> None:
     Raises:
         ConfigError: if one would.
     """
-    inputs = [job.test_csv.with_name(name) for name in FILES]
-    inputs += [job.checkpoint.with_suffix(".json"), *(path for pair in pairs for path in (pair.image, pair.label))]
-    folders = {path.parent: path.parent.resolve() for path in inputs}
-    known = {folders[path.parent] / path.name for path in inputs}
-    outputs = {
-        "SCORES_CSV": job.scores_csv,
-        "CONFUSION_CSV": job.confusion_file,
-        "CHIP_SCORES_CSV": job.chip_scores_csv,
-        "REPORT": job.report_file,
-    }
-    for name, path in outputs.items():
-        if path is not None and path.resolve() in known:
-            raise ConfigError(
-                f"{name} {path} is a file of the dataset or of the model, which would be replaced. Choose another name."
-            )
-    chips = {folders[path.parent] for pair in pairs for path in (pair.image, pair.label)}
-    if job.prediction_folder is not None and job.prediction_folder.resolve() in chips:
+    chips = [path for pair in pairs for path in (pair.image, pair.label)]
+    tables = [job.test_csv.with_name(name) for name in FILES]
+    check_apart(job.outputs, {"TEST_CSV": [*tables, *chips], "CHECKPOINT": [job.checkpoint.with_suffix(".json")]})
+    folders = {folder.resolve() for folder in {path.parent for path in chips}}
+    if job.prediction_folder is not None and job.prediction_folder.resolve() in folders:
         raise ConfigError(
             f"PREDICTION_FOLDER {job.prediction_folder} holds chips of TEST_CSV; predictions there would be taken for "
             "such. Choose another folder."
