@@ -26,7 +26,7 @@ from specdeepmap.core.environment import is_first_process
 from specdeepmap.core.errors import Canceled, ConfigError, SpecDeepMapError
 from specdeepmap.core.jobs import Job, TensorBoardJob, job_from_json
 from specdeepmap.core.progress import EventProgress, Progress, TextProgress
-from specdeepmap.core.run import GRACE_SECONDS, wait_while
+from specdeepmap.core.run import GRACE_SECONDS, OTHERS_ERROR, wait_while
 from specdeepmap.core.staging import remove_staged
 
 _GDAL_CACHE_BYTES = 32 * 2**20
@@ -71,9 +71,12 @@ def _run_for_person(path: Path) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     except RuntimeError as error:
-        if is_first_process() or not any(text in str(error) for text in _PEER_LEFT):
+        if not any(text in str(error) for text in _PEER_LEFT):
             raise
-        sys.stderr.write("Another of the processes has ended; it says why. This one stops, too.\n")
+        sys.stderr.write(
+            "Another of the processes has ended. It says why, unless the system ended it, for example where memory was "
+            "short. This one stops, too.\n"
+        )
         return 1
     return 0
 
@@ -112,7 +115,11 @@ def _run_for_parent(path: Path) -> int:
         return CANCELED
     except SpecDeepMapError as error:
         _log_traceback()
-        progress.send("error", kind=type(error).__name__, text=str(error))
+        values = {"kind": type(error).__name__, "text": str(error)}
+        progress.send("error", **values)
+        if not is_first_process():  # which is not heard
+            with contextlib.suppress(OSError):
+                path.with_name(OTHERS_ERROR).write_text(json.dumps(values), encoding="utf-8")
         return 1
     except BaseException as error:
         _log_traceback()

@@ -38,6 +38,9 @@ from specdeepmap.core.staging import remove_staged
 GRACE_SECONDS = 1.5
 """How long a canceled child may take to stop by itself."""
 
+OTHERS_ERROR = "error_of_another.json"
+"""What a process that works together with the child leaves beside the job's file: nobody listens to it."""
+
 _POLL_SECONDS = 0.1
 
 
@@ -168,7 +171,7 @@ class Child:
                 raise self._error(event)
         code = self._process.wait()
         if result is None or code != 0:
-            raise ChildError(self._death(code))
+            raise self._error_of_another() or ChildError(self._death(code))
         return result
 
     def stop(self) -> None:
@@ -224,8 +227,18 @@ class Child:
         kind = event.get("kind", "")
         if kind in ERRORS:
             return ERRORS[kind](event["text"])
+        if (cause := self._error_of_another()) is not None:
+            return cause
         self._log_is_named = True
         return ChildError(f"Something went wrong that should not ({event['text']}). Details: {self.log}")
+
+    def _error_of_another(self) -> SpecDeepMapError | None:
+        """Give the error of another of the processes that work together: the first one says only that it is gone."""
+        try:
+            event = json.loads((self._folder / OTHERS_ERROR).read_text(encoding="utf-8"))
+            return ERRORS[event["kind"]](event["text"])
+        except (OSError, ValueError, KeyError):
+            return None
 
     def _death(self, code: int) -> str:
         """Say how a child ended that gave no result."""

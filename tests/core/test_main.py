@@ -17,6 +17,7 @@ from specdeepmap.core import __main__ as entry
 from specdeepmap.core import tasks
 from specdeepmap.core.environment import child_environ
 from specdeepmap.core.jobs import Job, TileJob, TrainJob
+from specdeepmap.core.run import OTHERS_ERROR
 from tests.chips import dataset_of, stripes, train_job
 from tests.helpers import write_raster
 
@@ -151,6 +152,25 @@ def test_errors_as_events(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_of_another_process_is_left_for_the_parent(
+    rank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tile_job(tmp_path)
+    Path(job.image).unlink()
+    monkeypatch.setenv("RANK", rank)
+    process = start(job, tmp_path, "--events")
+    assert process.stdout is not None
+    output = process.stdout.read()
+    finish(process)
+    assert process.returncode == 1 and bool(output) == (rank == "0")
+    word = tmp_path / OTHERS_ERROR
+    assert word.exists() == (rank == "1")
+    if word.exists():
+        left = json.loads(word.read_text("utf-8"))
+        assert left["kind"] == "RasterError" and "image.tif" in left["text"]
+
+
 @pytest.mark.parametrize("more", [(), ("--events",)])
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_of_processes_that_work_together_the_first_one_speaks(
@@ -171,7 +191,7 @@ def test_of_processes_that_work_together_the_first_one_speaks(
 def test_a_process_whose_peer_is_gone_ends_without_a_traceback(
     rank: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its own errors, and those of the first process, are shown as they are."""
+    """Its own errors are shown as they are."""
 
     def perform(*_: object) -> None:
         raise RuntimeError(text)
@@ -181,7 +201,7 @@ def test_a_process_whose_peer_is_gone_ends_without_a_traceback(
     monkeypatch.setenv("RANK", rank)
     path = tmp_path / "job.json"
     tile_job(tmp_path).save(path)
-    if rank == "1" and "peer" in text:
+    if "peer" in text:
         assert entry._run_for_person(path) == 1
         assert "Another of the processes has ended" in capsys.readouterr().err
     else:

@@ -18,7 +18,7 @@ import pytest
 from specdeepmap.core.environment import VARIABLE
 from specdeepmap.core.errors import Canceled, ChildError, EnvironmentMissingError, RasterError
 from specdeepmap.core.jobs import PredictJob, TensorBoardJob, TileJob, TileResult
-from specdeepmap.core.run import Child, find_job_python, run, run_here
+from specdeepmap.core.run import OTHERS_ERROR, Child, find_job_python, run, run_here
 from tests.chips import dataset_of, stripes, train, train_job
 from tests.helpers import Recorder, snapshot, write_raster
 
@@ -202,6 +202,22 @@ def test_errors_that_nobody_thought_of_name_the_log(tmp_path: Path, scratch: Pat
         outcome(tmp_path, 'echo why >&2; echo \'{"event":"error","kind":"","text":"ZeroDivisionError: x"}\'; exit 1')
     (log,) = scratch.glob("*/log.txt")
     assert log.read_text("utf-8") == "why\n"
+
+
+@posix
+@pytest.mark.parametrize(
+    "end", ["kill -KILL $$", """echo '{"event":"error","kind":"","text":"peer is gone"}'; exit 1"""]
+)
+@pytest.mark.parametrize(
+    "word", ['{"kind":"RasterError","text":"row 7 is damaged"}', '{"kind":"Other","text":"x"}', "{"]
+)
+def test_what_another_of_the_processes_says_is_the_reason(tmp_path: Path, scratch: Path, end: str, word: str) -> None:
+    """It is gone before the first one, which only sees that, or is killed, and nobody listens to it."""
+    left = f'printf %s \'{word}\' >"$(dirname "$6")/{OTHERS_ERROR}"'
+    kind, text = (RasterError, "row 7 is damaged") if "Raster" in word else (ChildError, r"log\.txt")
+    with pytest.raises(kind, match=text):
+        outcome(tmp_path, f"{left}; {end}")
+    assert any(scratch.iterdir()) == (kind is ChildError)
 
 
 @posix

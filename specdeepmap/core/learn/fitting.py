@@ -6,6 +6,8 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +82,22 @@ class Shuffle(lightning.Callback):
             loader.epoch = segmenter.epoch
 
 
+class _OwnSignals(lightning.Callback):
+    """Leave it to this process how it answers SIGTERM.
+
+    Lightning's answer waits for all processes that train together. Where these wait for each other in a step, or hear
+    the signal at different moments, none of them would ever end.
+    """
+
+    def __init__(self) -> None:
+        self._answer = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take back what Lightning has set just before."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._answer)
+
+
 class _Logger(TensorBoardLogger):
     """Write logs into the very folder that is named; Lightning takes ``$`` and ``~`` in it for variables."""
 
@@ -126,7 +144,7 @@ def fit(
         precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
         max_epochs=epochs - segmenter.first_epoch,
         gradient_clip_val=clip or None,
-        callbacks=[Shuffle(), *callbacks],
+        callbacks=[_OwnSignals(), Shuffle(), *callbacks],
         logger=_Logger(str(log_folder), name="", version="", default_hp_metric=False),
         plugins=[writer, *([SLURMEnvironment(auto_requeue=False)] if _on_slurm() else [])],
         limit_val_batches=None if validating else 0,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +17,7 @@ import pytest
 import torch
 
 from specdeepmap.core.data.dataset import Dataset
-from specdeepmap.core.environment import VARIABLE
+from specdeepmap.core.environment import VARIABLE, child_environ
 from specdeepmap.core.errors import Canceled, ConfigError, DeviceError
 from specdeepmap.core.jobs import TrainResult
 from specdeepmap.core.learn.architectures import build_network
@@ -141,6 +143,36 @@ def test_cancel_together(shared_out: Path, tmp_path: Path, children: str) -> Non
     card = load_checkpoint(tmp_path / "models" / "last.ckpt")[0]
     assert card.metrics["epoch"] >= 1
     assert not list((tmp_path / "models").glob(".*"))
+
+
+@linux
+@pytest.mark.parametrize("which", [slice(0, 2), slice(1, 2)], ids=["both", "second"])
+def test_sigterm_ends_both(shared_out: Path, tmp_path: Path, children: str, which: slice) -> None:
+    """A cluster sends it to all; Lightning's own answer lets them wait for each other for ever."""
+    job = train_job(shared_out, tmp_path, devices=2, epochs=100_000, architecture="spectral")
+    job.save(tmp_path / "job.json")
+    command = [sys.executable, "-m", "specdeepmap.core", str(tmp_path / "job.json")]
+    process = subprocess.Popen(command, env=child_environ(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    with process:
+        for line in process.stderr:
+            if line.startswith("Epoch 2 "):
+                break
+        both = [process.pid, *(number for number in marked(children) if number != process.pid)]
+        assert len(both) == 2
+        for number in both[which]:
+            os.kill(number, signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while marked(children) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left = marked(children)
+        for number in left:
+            os.kill(number, signal.SIGKILL)
+        errors = process.stderr.read()
+    assert not left
+    assert "Traceback" not in errors
+    assert process.returncode != 0
+    assert load_checkpoint(tmp_path / "models" / "last.ckpt")[0].metrics["epoch"] >= 1
 
 
 @pytest.mark.parametrize("settings", [{"lr_finder": True}, {"unfreeze_epoch": 3}], ids=["lr_finder", "unfreeze_epoch"])
