@@ -59,6 +59,7 @@ class SpecDeepMapPlugin:
         _announce(present=False)
         for action in self.actions:
             self.iface.removePluginMenu(MENU, action)
+            action.deleteLater()
         self.actions.clear()
         if self.iface is not None:
             from specdeepmap.gui.environment_dialog import close_dialog

@@ -40,6 +40,7 @@ class SpecDeepMapProvider(QgsProcessingProvider):
     def __init__(self) -> None:
         super().__init__()
         self._actions: list[Any] = []
+        self._menu: Any = None
 
     def id(self) -> str:
         """Give the id that scripts use."""
@@ -72,8 +73,8 @@ class SpecDeepMapProvider(QgsProcessingProvider):
 
             from specdeepmap.models.editing import EditCopyAction
 
-            self._actions = [EditCopyAction()]
-            ProviderContextMenuActions.registerProviderContextMenuActions(self._actions)
+            self._actions, self._menu = [EditCopyAction()], ProviderContextMenuActions
+            self._menu.registerProviderContextMenuActions(self._actions)
         return super().load()
 
     def loadAlgorithms(self) -> None:
@@ -90,8 +91,6 @@ class SpecDeepMapProvider(QgsProcessingProvider):
     def unload(self) -> None:
         """Stop the TensorBoard servers that were started from here, and take the menu entries back."""
         TensorBoardLauncher.stop_servers()
-        if self._actions:
-            from processing.gui.ProviderActions import ProviderContextMenuActions
-
-            ProviderContextMenuActions.deregisterProviderContextMenuActions(self._actions)
+        if self._actions:  # of the very menu: Processing may be gone already, and would be imported anew
+            self._menu.deregisterProviderContextMenuActions(self._actions)
             self._actions = []

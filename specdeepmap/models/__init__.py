@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from qgis.core import QgsProcessingModelAlgorithm
+from qgis.core import QgsProcessingAlgorithm, QgsProcessingContext, QgsProcessingModelAlgorithm
 from qgis.PyQt.QtGui import QIcon
 
+from specdeepmap.core.errors import nearest
 from specdeepmap.help import page_url
 
 GROUP = "Models"
@@ -51,6 +53,18 @@ class ShippedModel(QgsProcessingModelAlgorithm):
     def helpUrl(self) -> str:
         """Give the page that the dialog's Help button opens."""
         return page_url("models")
+
+    def checkParameterValues(self, parameters: dict[str, Any], context: QgsProcessingContext) -> tuple[bool, str]:
+        """Refuse what the model does not know: QGIS would run without it, and with the default instead."""
+        known = [definition.name() for definition in self.parameterDefinitions()]
+        for name in parameters:
+            if name not in known and name != "VERBOSE_LOG":  # which any model takes
+                return False, f"There is no parameter '{name}'.{nearest(name, known)}"
+        return super().checkParameterValues(parameters, context)
+
+    def asPythonCommand(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
+        """Give the command for the history, as for any algorithm; QGIS gives none for a model without a file."""
+        return str(QgsProcessingAlgorithm.asPythonCommand(self, parameters, context))
 
     def copy(self) -> QgsProcessingModelAlgorithm:
         """Give an ordinary model that can be changed and saved as the user's own."""

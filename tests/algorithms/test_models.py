@@ -154,6 +154,26 @@ def test_a_copy_is_an_ordinary_model_without_a_file(qgis: Any) -> None:
     assert list(children(copy)) == STEPS["train_and_map"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_model_does_not_know_is_refused(name: str, qgis: Any) -> None:
+    """QGIS would take the default instead, without a word; the algorithms' own names are in capitals."""
+    from qgis.core import QgsProcessingContext
+
+    for wrong, offered in (("EPOCHS", "epochs"), ("bakbone", "backbone"), ("seed", "")):
+        fine, reason = algorithm(name).checkParameterValues({wrong: 1}, QgsProcessingContext())
+        assert not fine and reason.startswith(f"There is no parameter '{wrong}'.") and offered in reason
+    fine, reason = algorithm(name).checkParameterValues({"epochs": 1}, QgsProcessingContext())
+    assert not fine and "There is no" not in reason, "what QGIS itself checks is checked, too"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_history_has_a_command_of_a_model(name: str, qgis: Any) -> None:
+    from qgis.core import QgsProcessingContext
+
+    command = algorithm(name).asPythonCommand({"epochs": 3}, QgsProcessingContext())
+    assert command == f"processing.run(\"specdeepmap:{name}\", {{'epochs':3}})"
+
+
 def test_files_hold_no_path_of_this_computer() -> None:
     for name in NAMES:
         text = (ROOT / "specdeepmap" / "models" / f"{name}.model3").read_text(encoding="utf-8")
