@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bands: name, wavelength, bad-band flag and no-data value, as EnMAP-Box, ENVI and GDAL write them.
+"""Bands: name, wavelength, bad-band flag, no-data value and coding, as EnMAP-Box, ENVI and GDAL write them.
 
 Keys are read case-insensitively from each band's metadata, from the dataset's ENVI domain and from
 GDAL's IMAGERY domain; they are written to each band's metadata.
@@ -7,6 +7,7 @@ GDAL's IMAGERY domain; they are written to each band's metadata.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -20,6 +21,12 @@ _TO_NM = {
 }
 _NO_UNIT = ("", "unknown")
 
+SAME_CODING = (
+    "turn both into measured values first (in QGIS: Raster > Conversion > Translate, additional parameters "
+    "-unscale -ot Float32)"
+)
+"""What to do about images whose stored numbers mean different things."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -31,6 +38,8 @@ class Band:
         fwhm_nm: full width at half maximum in nanometres, where known.
         bad: flagged as bad (``bbl`` = 0); a bad band is kept, but never used.
         nodata: no-data value in the raster's own numbers.
+        scale, offset: what the file says turns a stored number into the measured one, ``number * scale + offset``.
+            Stored numbers are taken as they are; the two are kept to tell where images are coded in other ways.
     """
 
     name: str
@@ -38,6 +47,18 @@ class Band:
     fwhm_nm: float | None = None
     bad: bool = False
     nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def coded_like(self, other: Band) -> bool:
+        """Tell whether equal stored numbers mean equal measured ones."""
+        pairs = ((self.scale, other.scale), (self.offset, other.offset))
+        return all(math.isclose(one, another, rel_tol=1e-6, abs_tol=1e-12) for one, another in pairs)
+
+    @property
+    def coding(self) -> str:
+        """Scale and offset, for messages."""
+        return f"scale {self.scale:g}, offset {self.offset:g}"
 
 
 def read_bands(dataset: gdal.Dataset, nodata: float | None = None) -> tuple[Band, ...]:
@@ -70,6 +91,8 @@ def read_bands(dataset: gdal.Dataset, nodata: float | None = None) -> tuple[Band
                 fwhm_nm=width,
                 bad=flag == 0,
                 nodata=missing[index],
+                scale=_usable(band.GetScale()) or 1.0,
+                offset=_usable(band.GetOffset()) or 0.0,
             )
         )
     return tuple(bands)
@@ -92,7 +115,7 @@ def read_nodata(dataset: gdal.Dataset, nodata: float | None = None, uniform: boo
 
 
 def write_bands(dataset: gdal.Dataset, bands: tuple[Band, ...]) -> None:
-    """Write names, wavelengths and bad-band flags to a dataset with as many bands."""
+    """Write names, wavelengths, bad-band flags, scales and offsets to a dataset with as many bands."""
     flagged = any(band.bad for band in bands)
     for index, band in enumerate(bands):
         target = dataset.GetRasterBand(index + 1)
@@ -107,6 +130,15 @@ def write_bands(dataset: gdal.Dataset, bands: tuple[Band, ...]) -> None:
             items["bbl"] = "0" if band.bad else "1"
         if items:
             target.SetMetadata(items)
+        if band.scale != 1.0:
+            target.SetScale(band.scale)
+        if band.offset != 0.0:
+            target.SetOffset(band.offset)
+
+
+def _usable(number: float | None) -> float | None:
+    """Give a number of a file where it is one that can be computed with."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _held(nodata: float | None, type_code: int) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
+from specdeepmap.core.data.bands import SAME_CODING, Band
 from specdeepmap.core.data.bandstatistics import UNIT_FACTOR, UNIT_SHARE
 from specdeepmap.core.data.raster import Raster
 from specdeepmap.core.data.tiling import Window
@@ -37,7 +38,7 @@ Floats = NDArray[np.float64]
 
 
 def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progress: Progress) -> None:
-    """Warn where as many bands as a model knows have other names or wavelengths, or are flagged bad."""
+    """Warn where as many bands as a model knows have other names, wavelengths or codings, or are flagged bad."""
     names = [band.name for band in raster.bands]
     renamed = [
         f"{number} ({known} / {name})"
@@ -63,6 +64,19 @@ def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progres
     ]
     if moved:
         progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {first_few(moved)}.")
+    codings = zip(card.band_scales, card.band_offsets, strict=True)
+    trained = [Band("", scale=scale, offset=offset) for scale, offset in codings]
+    recoded = [
+        f"{number} ({known.coding} / {band.coding})"
+        for number, (known, band) in enumerate(zip(trained, raster.bands, strict=False), 1)  # an older card knows none
+        if not known.coded_like(band)
+    ]
+    if recoded:
+        progress.warning(
+            f"{parameter}: scale or offset differ from those of the training images (model / image): "
+            f"{first_few(recoded)}. Stored numbers are taken as they are. Where the same ground has other numbers in "
+            f"them, the result is worth little: {SAME_CODING}."
+        )
 
 
 def warn_of_other_classes(classes: ClassTable, names: Mapping[int, str], parameter: str, progress: Progress) -> None:

@@ -71,6 +71,7 @@ class ModelCard(Record):
         architecture, backbone: names in the tables of the learning room; the backbone is empty where there is none.
         bands: names of the bands, in order.
         wavelengths_nm: of the bands, where known.
+        band_scales, band_offsets: that the training images declared, see ``Band``; empty = not known.
         normalization: scaling, mean and standard deviation, bad bands.
         nodata: how missing pixels reach the network.
         image_nodata: no-data value of the first training chip, in image units, see ``kept_nodata``; None = none.
@@ -90,6 +91,8 @@ class ModelCard(Record):
     backbone: str
     bands: tuple[str, ...]
     wavelengths_nm: tuple[float | None, ...]
+    band_scales: tuple[float, ...] = ()
+    band_offsets: tuple[float, ...] = ()
     normalization: Normalization
     nodata: str = "missing pixels and bad bands are 0 after normalisation"
     image_nodata: float | None = None
@@ -134,6 +137,10 @@ def _check_usable(card: ModelCard) -> None:
         raise ConfigError("it has no class.")
     if any(nm is not None and not 0 < nm < math.inf for nm in card.wavelengths_nm):
         raise ConfigError("a wavelength is not a finite number above 0.")
+    if {len(card.band_scales), len(card.band_offsets)} not in ({0}, {counts[0]}):
+        raise ConfigError(f"it has {len(card.band_scales)} scales and {len(card.band_offsets)} offsets of bands.")
+    if not all(map(math.isfinite, (*card.band_scales, *card.band_offsets))):
+        raise ConfigError("a scale or an offset of a band is not a finite number.")
     if card.image_nodata is not None and not math.isfinite(card.image_nodata):
         raise ConfigError("its no-data value is not a finite number.")
     sides = card.chip_width, card.chip_height

@@ -341,6 +341,8 @@ class _Training:
             backbone=start.backbone,
             bands=tuple(band.name for band in chip.bands),
             wavelengths_nm=tuple(band.wavelength_nm for band in chip.bands),
+            band_scales=tuple(band.scale for band in chip.bands),
+            band_offsets=tuple(band.offset for band in chip.bands),
             normalization=start.normalization,
             image_nodata=kept_nodata(chip.nodata),
             classes=self._dataset.classes,

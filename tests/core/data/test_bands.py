@@ -119,8 +119,8 @@ def test_an_override_of_nodata_holds_for_all_bands(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     bands = (
-        Band("ä, b", 443.123456, 20.5, False),
-        Band("Band 2", None, None, True),
+        Band("ä, b", 443.123456, 20.5, False, scale=1e-4, offset=-0.1),
+        Band("Band 2", None, None, True, offset=-1000.0),
         Band("Band 7", 2190.0, None, False),
     )
     raster = gdal.Open(str(write_raster(tmp_path / "a.tif", PIXELS)), gdal.GA_Update)
@@ -130,6 +130,16 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read_bands(raster) == bands
     assert raster.GetRasterBand(1).GetMetadataItem("wavelength_units") == "Nanometers"
     assert raster.GetRasterBand(1).GetMetadataItem("bbl") == "1"
+
+
+@pytest.mark.parametrize("number", [0.0, float("nan"), float("inf")])
+def test_a_scale_that_nobody_can_compute_with_is_none(tmp_path: Path, number: float) -> None:
+    path = write_raster(tmp_path / "a.tif", PIXELS)
+    raster = gdal.Open(str(path), gdal.GA_Update)
+    raster.GetRasterBand(1).SetScale(number)
+    raster.GetRasterBand(1).SetOffset(number)
+    del raster
+    assert read_bands(gdal.Open(str(path)))[0].coded_like(Band(""))
 
 
 def test_nothing_is_claimed_that_is_not_known(tmp_path: Path) -> None:

@@ -222,6 +222,36 @@ def raster_with(folder: Path, names: list[str], waves: list[float]) -> Raster:
     return raster_of(folder, np.ones((6, 2, 2), "u1"), names=names, metadata=metadata)
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset", "said"),
+    [
+        (1e-4, 0.0, ""),
+        (1.00000001e-4, 0.0, ""),
+        (1e-4, -0.1, "offset -0.1"),
+        (2.5e-5, 0.0, "scale 2.5e-05"),
+        (1, 0, "1"),
+    ],
+)
+def test_numbers_that_mean_something_else_are_told(tmp_path: Path, scale: float, offset: float, said: str) -> None:
+    """Sentinel-2 since 2022 holds 1,000 more in every pixel, and says so: nothing else would notice."""
+    path = write_raster(tmp_path / "scene.tif", land())
+    image = gdal.Open(str(path), gdal.GA_Update)
+    for number in range(1, 7):
+        image.GetRasterBand(number).SetScale(scale)
+        image.GetRasterBand(number).SetOffset(offset)
+    image = None
+    known = {"bands": tuple(f"Band {number}" for number in range(1, 7)), "wavelengths_nm": (None,) * 6}
+    progress = Recorder()
+    card = card_of(band_scales=(1e-4,) * 6, band_offsets=(0.0,) * 6, **known)
+    warn_of_other_bands(card, Raster.open(path), "IMAGE", progress)
+    assert len(progress.warnings) == bool(said)
+    if said:
+        assert f"1 (scale 0.0001, offset 0 / scale {scale:g}, offset {offset:g})" in progress.warnings[0]
+        assert said in progress.warnings[0] and "-unscale" in progress.warnings[0]
+    warn_of_other_bands(card_of(**known), Raster.open(path), "IMAGE", progress)
+    assert len(progress.warnings) == bool(said), "a model of earlier versions does not know"
+
+
 def test_other_names_and_other_wavelengths_are_told(tmp_path: Path) -> None:
     card, progress = card_of(), Recorder()
     names, waves = list(card.bands), [float(nm or 0) for nm in card.wavelengths_nm]

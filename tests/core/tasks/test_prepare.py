@@ -339,6 +339,23 @@ def test_images_with_other_bands_are_warned_of(
     assert any("have other bands than those of" in text for text in progress.warnings) == said
 
 
+@pytest.mark.parametrize(("offset", "said"), [(-0.1, True), (0.0, False)])
+def test_images_whose_numbers_mean_something_else_are_warned_of(
+    tmp_path: Path, random: np.random.Generator, offset: float, said: bool
+) -> None:
+    folder = two_images(tmp_path, random)
+    for path in (folder / "images").iterdir():
+        chip = gdal.Open(str(path), gdal.GA_Update)
+        chip.GetRasterBand(2).SetScale(1e-4)
+        chip.GetRasterBand(2).SetOffset(offset if path.name.startswith("two_") else 0.0)
+        chip = None
+    progress = Recorder()
+    prepare(folder, progress)
+    told = [text for text in progress.warnings if "declare another scale or offset" in text]
+    assert len(told) == said
+    assert not said or ("2 (scale 0.0001, offset" in told[0] and "offset -0.1" in told[0])
+
+
 @pytest.mark.parametrize(("same_place", "split"), [(True, "stratified"), (True, "blocks"), (False, "stratified")])
 def test_ground_shared_across_utm_zones_is_told(
     tmp_path: Path, random: np.random.Generator, same_place: bool, split: str
