@@ -153,7 +153,8 @@ def _by_wavelength(
     """Find bands by centre wavelength; of two that are as near, one of the same name, or else the first.
 
     Raises:
-        RasterError: if a wavelength is unknown, a band is too far off, or one would stand for two.
+        RasterError: if a wavelength is unknown, a band is too far off or not the only one of that wavelength, or one
+            would stand for two.
     """
     unknown = [name for name, nm in zip(names, wavelengths_nm, strict=True) if nm is None]
     if unknown:
@@ -168,13 +169,17 @@ def _by_wavelength(
             f"MATCH_BANDS is wavelength, but the bands of {parameter} have no wavelengths. Set them in the image's "
             "metadata, or set MATCH_BANDS to name, or to none."
         )
-    found, missing = [], []
+    found, missing, twice = [], [], []
     for name, nm in zip(names, wavelengths_nm, strict=True):
         wanted = 0.0 if nm is None else nm
-        off, _, index = min(
+        ranked = sorted(
             (abs(own - wanted), plain_name(band.name) != plain_name(name), index) for index, band, own in known
         )
+        off, renamed, index = ranked[0]
         found.append(index)
+        rivals = [other for *rank, other in ranked if rank == [off, renamed]]
+        if len({bands[other].wavelength_nm for other in rivals}) < len(rivals):
+            twice.append(f"{wanted:g} nm ({', '.join(bands[other].name for other in rivals)})")
         if off > max(TOLERANCE_NM, TOLERANCE_SHARE * wanted):
             missing.append(f"{wanted:g} nm ({name}; nearest is {bands[index].wavelength_nm:g} nm)")
     if missing:
@@ -182,6 +187,11 @@ def _by_wavelength(
             f"MATCH_BANDS is wavelength, but {parameter} has no bands within {TOLERANCE_NM:g} nm, or "
             f"{100 * TOLERANCE_SHARE:g} % of the wavelength, of these of the model: {first_few(missing)}. "
             f"{_INSTEAD} name."
+        )
+    if twice:
+        raise RasterError(
+            f"MATCH_BANDS is wavelength, but {parameter} has several bands of the same wavelength, as stacks of "
+            f"several dates have: {first_few(twice)}. Take an image with one of each, or set MATCH_BANDS to name."
         )
     return _each_once(found, names, bands, "wavelength", parameter)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from specdeepmap.core.data.bandmatch import first_few
 from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.chips import place_of
 from specdeepmap.core.data.dataset import CSV_NAMES, FILES, ChipPair, read_pairs
@@ -116,9 +117,9 @@ def _check_images(rasters: Sequence[Raster], predictor: Predictor, progress: War
 
 
 def _warn_of_shared_ground(folder: Path, pairs: Sequence[ChipPair], card: ModelCard, progress: Progress) -> None:
-    """Warn where test chips overlap chips of the same dataset that the model was trained or validated on.
+    """Warn where test chips overlap chips of the same dataset that the model was trained or validated on, or may do so.
 
-    Their names say where in which image they were cut.
+    Their names say where in which image they were cut. Of the chips of another dataset only the images are known.
     """
     tables = [folder / CSV_NAMES[name] for name in ("train", "validation")]
     marks = set(card.trained_on)
@@ -126,6 +127,14 @@ def _warn_of_shared_ground(folder: Path, pairs: Sequence[ChipPair], card: ModelC
     tested = [pair.name for pair in pairs if chip_mark(pair.name) not in marks]
     size = card.chip_width, card.chip_height
     known, here = _boxes(trained, size), _boxes(tested, size)
+    if not trained:
+        doubtful = sorted({source for source in map(source_of, tested) if chip_mark(source) in marks})
+        if doubtful:
+            progress.warning(
+                f"TEST_CSV: the model was trained or validated on chips of {first_few(doubtful)}, too, and the tables "
+                "beside TEST_CSV do not name them. Where the test chips share ground with them, the scores look better "
+                "than they are. Take the test set of the dataset that the model was trained with, or other images."
+            )
     shared = 0
     for source in known.keys() & here.keys():
         sets = np.repeat(np.array([0, 1], np.int8), [len(known[source]), len(here[source])])

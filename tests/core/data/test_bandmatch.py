@@ -144,6 +144,15 @@ def test_bands_of_one_wavelength_are_told_apart_by_name() -> None:
     error_of("wavelength", image, ["a", "b"], thermal)
 
 
+def test_the_date_of_a_stack_is_not_guessed() -> None:
+    """The first of two bands of one wavelength would be as wrong as the second: a map of another season."""
+    stack = bands_of(["May B2", "May B3", "July B2", "July B3"], (490, 560, 490, 560))
+    text = error_of("wavelength", stack, ["B2", "B3"], (490, 560))
+    assert "several bands of the same wavelength" in text and "490 nm (May B2, July B2)" in text and "to name" in text
+    assert match_bands(stack, ["july b3", "july b2"], (560, 490), "wavelength", "IMAGE") == (3, 2)
+    assert by_wavelength((490, 500), (495,)) == (0,), "two that are as near are two places of the spectrum"
+
+
 def test_unknown_wavelengths() -> None:
     text = error_of("wavelength", bands_of(waves=(500, 600)), ["A", "B"], (500, None))
     assert "the model" in text and ": B. " in text and "name" in text
