@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from qgis.core import QgsApplication, QgsSettings
+from qgis.gui import QgsProcessingAlgorithmDialogBase
 from qgis.PyQt.QtCore import QUrl
 from qgis.PyQt.QtGui import QDesktopServices, QIcon
-from qgis.PyQt.QtWidgets import QAction
+from qgis.PyQt.QtWidgets import QAction, QApplication
 
 from specdeepmap.help import page_url
 from specdeepmap.provider import SpecDeepMapProvider
@@ -66,6 +67,7 @@ class SpecDeepMapPlugin:
 
             close_dialog()
         if self.provider is not None:
+            _close_dialogs(self.provider.id())
             QgsApplication.processingRegistry().removeProvider(self.provider)
             self.provider = None
 
@@ -75,6 +77,16 @@ class SpecDeepMapPlugin:
         action.triggered.connect(lambda _=False: triggered())
         self.iface.addPluginToMenu(MENU, action)
         self.actions.append(action)
+
+
+def _close_dialogs(provider: str) -> None:
+    """Close the dialogs of a provider's algorithms, but those that run: QGIS crashes on Run once it is gone."""
+    for window in QApplication.topLevelWidgets():
+        if not isinstance(window, QgsProcessingAlgorithmDialogBase) or window.cancelButton().isEnabled():
+            continue
+        algorithm = window.algorithm()
+        if algorithm is not None and algorithm.id().startswith(f"{provider}:"):
+            window.close()
 
 
 def _announce(present: bool) -> None:

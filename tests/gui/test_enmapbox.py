@@ -160,10 +160,21 @@ def test_unloading_takes_the_provider_out(qgis: Any, setting: Any) -> None:
         def id(self) -> str:
             return "specdeepmap_second"
 
+    from processing.gui.AlgorithmDialog import AlgorithmDialog
+
     registry = QgsApplication.processingRegistry()
     plugin = SpecDeepMapPlugin(None)
     plugin.provider = Second()
     assert registry.addProvider(plugin.provider)
+    names = ("specdeepmap_second:rastersplitter", "specdeepmap_second:mapper", "specdeepmap:rastersplitter")
+    _, working, other = dialogs = [AlgorithmDialog(registry.createAlgorithmById(name)) for name in names]
+    for dialog in dialogs:
+        dialog.show()
+    working.cancelButton().setEnabled(True)  # as it is while it runs
     plugin.unload()
+    assert [dialog.isVisible() for dialog in dialogs] == [False, True, True], "a click on Run would crash QGIS"
+    for dialog in (working, other):
+        dialog.cancelButton().setEnabled(False)
+        dialog.close()
     assert registry.providerById("specdeepmap_second") is None
     assert registry.providerById("specdeepmap") is not None
