@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,10 +15,22 @@ from specdeepmap.core.staging import CLAIM_NAME, claim
 
 @dataclass(frozen=True)
 class RunFolders:
-    """Where checkpoints and logs are written."""
+    """Where checkpoints and logs are written.
+
+    Attributes:
+        models, logs: the folders.
+        made: those that did not exist before, and those that they lie in, the innermost first.
+    """
 
     models: Path
     logs: Path
+    made: tuple[Path, ...] = ()
+
+    def remove_unused(self) -> None:
+        """Remove what was made and is empty: a training may end before it has written anything."""
+        for folder in self.made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def make_folders(job: TrainJob) -> RunFolders:
@@ -27,12 +39,17 @@ def make_folders(job: TrainJob) -> RunFolders:
     Raises:
         ConfigError: if one cannot be written.
     """
-    run = job.dataset_folder / "runs" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    runs = job.dataset_folder / "runs"
+    run = runs / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    made = [] if runs.exists() else [runs]
     if job.model_folder is None or job.log_folder is None:
         run = _make_new(run)
+        made.insert(0, run)
     folders = RunFolders(job.model_folder or run / "models", job.log_folder or run / "logs")
     for name, folder in (("MODEL_FOLDER", folders.models), ("LOG_FOLDER", folders.logs)):
         try:
+            if not folder.exists():
+                made.insert(0, folder)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".probe.part").touch()
             (folder / ".probe.part").unlink(missing_ok=True)
@@ -40,7 +57,7 @@ def make_folders(job: TrainJob) -> RunFolders:
             raise ConfigError(
                 f"{name} {folder} cannot be written ({error.strerror}). Choose a folder that you may write to."
             ) from error
-    return folders
+    return replace(folders, made=tuple(made))
 
 
 def known_folders(job: TrainJob) -> RunFolders:

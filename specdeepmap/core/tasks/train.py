@@ -124,6 +124,7 @@ class _Training:
             self._warnings.recall(self._start.interrupted.warnings)
         # Only now: what is wrong with the parameters has been found, and no empty folder is left behind for it.
         self.folders = make_folders(job) if self._first else known_folders(job)
+        claims.callback(self.folders.remove_unused)
         if self._first and known is None:
             claim_models(self.folders.models, claims)
         self._chips = self._load_chips()

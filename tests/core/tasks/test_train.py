@@ -186,6 +186,24 @@ def test_class_weights_change_the_loss_and_come_from_the_table(tmp_path: Path) -
     assert first_loss("c") == plain
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_training_that_ends_before_it_began_leaves_no_folder(striped: Path, tmp_path: Path, named: bool) -> None:
+    class AtOnce(Recorder):
+        def warning(self, text: str) -> None:
+            self.cancel()
+
+        def info(self, text: str) -> None:
+            self.cancel()
+
+    folder = shutil.copytree(striped, tmp_path / "dataset", ignore=shutil.ignore_patterns("runs"))
+    (tmp_path / "mine").mkdir()
+    before = set(tmp_path.rglob("*"))
+    folders = (tmp_path / "mine", tmp_path / "new") if named else (None, None)
+    with pytest.raises(Canceled):
+        train(folder, tmp_path, AtOnce(), model_folder=folders[0], log_folder=folders[1])
+    assert set(tmp_path.rglob("*")) == before, "neither runs nor new, and mine is not ours"
+
+
 def test_cancel_keeps_the_checkpoints_of_finished_epochs(striped: Path, tmp_path: Path) -> None:
     with pytest.raises(Canceled):
         train(striped, tmp_path, Impatient(3), epochs=500)
