@@ -73,6 +73,9 @@ def _run_for_person(path: Path) -> int:
     except RuntimeError as error:
         if not any(text in str(error) for text in _PEER_LEFT):
             raise
+        if progress.canceled:  # as was the other one, which has heard it first
+            sys.stderr.write("Canceled.\n")
+            return CANCELED
         sys.stderr.write(
             "Another of the processes has ended. It says why, unless the system ended it, for example where memory was "
             "short. This one stops, too.\n"

@@ -42,6 +42,11 @@ class Progress:
         """Ask the job to stop at its next ``check``."""
         self._stop.set()
 
+    @property
+    def canceled(self) -> bool:
+        """Whether somebody asked the job to stop."""
+        return self._stop.is_set()
+
     def check(self) -> None:
         """Stop here if somebody asked for it.
 

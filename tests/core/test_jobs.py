@@ -258,5 +258,8 @@ def test_files_are_the_same_whatever_they_are_called(tmp_path: Path, way: str) -
     ):
         with pytest.raises(ConfigError, match=r"B and A are the same file.*Choose another name for B\."):
             check_apart(outputs, inputs)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    check_apart({"B": [loop]}, {"A": [Path("<VRTDataset>" * 1000), Path("nul\0.tif"), tmp_path / ("x" * 300)]})
     with pytest.raises(ConfigError, match="C and B are the same file"):
         check_apart({"B": [tmp_path / "a.csv"], "C": [tmp_path / "b.csv", other]}, {})

@@ -17,6 +17,7 @@ from specdeepmap.core import __main__ as entry
 from specdeepmap.core import tasks
 from specdeepmap.core.environment import child_environ
 from specdeepmap.core.jobs import Job, TileJob, TrainJob
+from specdeepmap.core.progress import Progress
 from specdeepmap.core.run import OTHERS_ERROR
 from tests.chips import dataset_of, stripes, train_job
 from tests.helpers import write_raster
@@ -204,6 +205,9 @@ def test_a_process_whose_peer_is_gone_ends_without_a_traceback(
     if "peer" in text:
         assert entry._run_for_person(path) == 1
         assert "Another of the processes has ended" in capsys.readouterr().err
+        monkeypatch.setattr(entry, "_stop_on_signals", Progress.cancel)
+        assert entry._run_for_person(path) == entry.CANCELED, "a cluster tells all of them to stop"
+        assert capsys.readouterr().err.endswith("Canceled.\n")
     else:
         with pytest.raises(RuntimeError, match=re.escape(text)):
             entry._run_for_person(path)

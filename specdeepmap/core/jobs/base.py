@@ -64,12 +64,15 @@ def check_apart(outputs: Mapping[str, Iterable[Path]], inputs: Mapping[str, Iter
     folder = cache(Path.resolve)  # that of thousands of chips is looked up once
 
     def place(path: Path) -> Path:
-        return path.resolve() if path.is_symlink() else folder(path.parent) / path.name
+        try:
+            return path.resolve() if path.is_symlink() else folder(path.parent) / path.name
+        except (OSError, ValueError, RuntimeError):  # what GDAL reads need not be a path: XML, for example
+            return path
 
     known = {place(path): name for name, paths in inputs.items() for path in paths}
     for name, paths in outputs.items():
         for path in paths:
-            other = known.setdefault(path.resolve(), name)
+            other = known.setdefault(place(path), name)
             if other != name:
                 raise ConfigError(
                     f"{name} and {other} are the same file, {path}, or would need it both. Choose another name for "

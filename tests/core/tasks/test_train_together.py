@@ -171,7 +171,7 @@ def test_sigterm_ends_both(shared_out: Path, tmp_path: Path, children: str, whic
         errors = process.stderr.read()
     assert not left
     assert "Traceback" not in errors
-    assert process.returncode != 0
+    assert (which.start or process.returncode == 130) and process.returncode != 0
     assert load_checkpoint(tmp_path / "models" / "last.ckpt")[0].metrics["epoch"] >= 1
 
 
