@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from specdeepmap.core.data.classes import ClassEntry, ClassTable
-from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.learn.architectures import build_network
-from specdeepmap.core.learn.checkpoint import FORMAT, KEY, ModelCard
+from specdeepmap.core.learn.checkpoint import KEY
+from tests.cards import bare_card
 from tests.helpers import Array, write_raster
 
 NODATA = -99
@@ -24,26 +24,9 @@ CLASSES = ClassTable(
 def write_model(path: Path, architecture: str = "identity", chip: int = 16, backbone: str = "", **card: Any) -> Path:
     torch.manual_seed(0)
     state = build_network(architecture, backbone, 3, 3).state_dict()
-    known = {
-        "bands": ("red", "green", "blue"),
-        "wavelengths_nm": (665.0, 560.0, 490.0),
-        "normalization": Normalization.none(3),
-    }
-    made = ModelCard(
-        format=FORMAT,
-        architecture=architecture,
-        backbone=backbone,
-        classes=CLASSES,
-        chip_width=chip,
-        chip_height=chip,
-        settings={},
-        metrics={},
-        fingerprint="",
-        trained_on=(),
-        versions={},
-        date="2026-01-01T00:00:00+00:00",
-        **{**known, **card},
-    )
+    known = {"bands": ("red", "green", "blue"), "wavelengths_nm": (665.0, 560.0, 490.0), "classes": CLASSES}
+    known |= {"architecture": architecture, "backbone": backbone, "date": "2026-01-01T00:00:00+00:00"}
+    made = bare_card(chip=chip, **{**known, **card})
     torch.save({KEY: made.to_json(), "state_dict": {f"network.{name}": part for name, part in state.items()}}, path)
     return path
 

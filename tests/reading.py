@@ -10,31 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.jobs import PredictJob, PredictResult
-from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
 from specdeepmap.core.learn.predictor import Predictor
 from specdeepmap.core.tasks import predict
+from tests.cards import bare_card
 from tests.helpers import Array, Recorder
 from tests.maps import CLASSES, NODATA
 
-CARD = ModelCard(
-    format=FORMAT,
-    architecture="unet",
-    backbone="none",
-    bands=("Band 1", "Band 2"),
-    wavelengths_nm=(None, None),
-    normalization=Normalization.none(2),
-    classes=CLASSES,
-    chip_width=16,
-    chip_height=16,
-    settings={},
-    metrics={},
-    fingerprint="",
-    trained_on=(),
-    versions={},
-    date="",
-)
+CARD = bare_card(bands=("Band 1", "Band 2"), backbone="none", classes=CLASSES)
 
 
 class Reader:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from specdeepmap.core.data.classes import IGNORE_INDEX, ClassTable
-from specdeepmap.core.data.normalization import Normalization
-from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
+from specdeepmap.core.learn.checkpoint import ModelCard
 from specdeepmap.core.learn.criteria import Criterion, CrossEntropy
 from specdeepmap.core.learn.fitting import Feed, fit
 from specdeepmap.core.learn.hardware import Hardware
 from specdeepmap.core.learn.keeping import Writer
 from specdeepmap.core.learn.network import Network
 from specdeepmap.core.learn.segmenter import Recipe, Segmenter
+from tests.cards import bare_card
 
 BANDS, CLASSES = 2, 3
 
@@ -31,23 +31,8 @@ Samples = list[tuple[Tensor, Tensor]]
 
 def model_card(bands: int = BANDS, classes: int = CLASSES) -> ModelCard:
     """Describe a model of classes 1, 2, … that wants its images as they are."""
-    return ModelCard(
-        format=FORMAT,
-        architecture="spectral",
-        backbone="",
-        bands=tuple(f"B{number}" for number in range(1, bands + 1)),
-        wavelengths_nm=(None,) * bands,
-        normalization=Normalization.none(bands),
-        classes=ClassTable.of(range(1, classes + 1)),
-        chip_width=8,
-        chip_height=8,
-        settings={},
-        metrics={},
-        fingerprint="",
-        trained_on=(),
-        versions={},
-        date="",
-    )
+    names = tuple(f"B{number}" for number in range(1, bands + 1))
+    return bare_card(bands=names, chip=8, architecture="spectral", classes=ClassTable.of(range(1, classes + 1)))
 
 
 def samples(count: int, seed: int = 1, size: int = 8, unlabelled: float = 0.1, bands: int = BANDS) -> Samples:

@@ -45,7 +45,11 @@ class Progress:
     @property
     def canceled(self) -> bool:
         """Whether somebody asked the job to stop."""
-        return self._stop.is_set()
+        try:
+            self.check()
+        except Canceled:
+            return True
+        return False
 
     def check(self) -> None:
         """Stop here if somebody asked for it.

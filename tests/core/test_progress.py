@@ -46,7 +46,9 @@ def test_parts_speak_and_stop_with_the_whole() -> None:
     part.staged(Path("c"))
     assert (progress.infos, progress.warnings, progress.staged_paths) == (["a"], ["b"], [Path("c")])
     part.check()
+    assert not part.canceled
     progress.cancel()
+    assert part.canceled
     with pytest.raises(Canceled):
         part.check()
     other = Recorder()

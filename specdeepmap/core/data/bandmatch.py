@@ -67,6 +67,15 @@ def first_few(entries: Sequence[str]) -> str:
     return ", ".join(entries[:_FEW]) + more
 
 
+def recoded(known: Sequence[Band], found: Sequence[Band]) -> list[str]:
+    """List the bands whose equal stored numbers mean different measured ones: ``number (known / found)``."""
+    return [
+        f"{number} ({one.coding} / {other.coding})"
+        for number, (one, other) in enumerate(zip(known, found, strict=True), 1)
+        if not one.coded_like(other)
+    ]
+
+
 def reordered(raster: Raster, indices: Sequence[int]) -> Raster:
     """Show some bands of a raster, in another order; nothing is read or copied.
 
@@ -172,14 +181,14 @@ def _by_wavelength(
     found, missing, twice = [], [], []
     for name, nm in zip(names, wavelengths_nm, strict=True):
         wanted = 0.0 if nm is None else nm
-        ranked = sorted(
+        off, renamed, index = min(
             (abs(own - wanted), plain_name(band.name) != plain_name(name), index) for index, band, own in known
         )
-        off, renamed, index = ranked[0]
         found.append(index)
-        rivals = [other for *rank, other in ranked if rank == [off, renamed]]
-        if len({bands[other].wavelength_nm for other in rivals}) < len(rivals):
-            twice.append(f"{wanted:g} nm ({', '.join(bands[other].name for other in rivals)})")
+        rivals = (band.name for _, band, own in known if own == bands[index].wavelength_nm)
+        same = [other for other in rivals if renamed or plain_name(other) == plain_name(name)]
+        if len(same) > 1:
+            twice.append(f"{wanted:g} nm ({', '.join(same)})")
         if off > max(TOLERANCE_NM, TOLERANCE_SHARE * wanted):
             missing.append(f"{wanted:g} nm ({name}; nearest is {bands[index].wavelength_nm:g} nm)")
     if missing:

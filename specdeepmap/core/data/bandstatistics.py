@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
+from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name, recoded
 from specdeepmap.core.data.bands import SAME_CODING, Band
 from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.dataset import ChipPair
@@ -128,15 +128,10 @@ def _described(pairs: Sequence[ChipPair], first: Raster) -> tuple[tuple[Band, ..
                 f"Chips of {source} have other bands than those of {source_of(pairs[0].name)}, by name or wavelength: "
                 f"{first_few(other)}. One network learns from both: are they the same bands in the same order?"
             )
-        recoded = [
-            f"{number} ({band.coding} / {their.coding})"
-            for number, (band, their) in enumerate(zip(first.bands, others, strict=True), 1)
-            if not band.coded_like(their)
-        ]
-        if recoded:
+        if codings := recoded(first.bands, others):
             doubts.append(
                 f"Chips of {source} declare another scale or offset than those of {source_of(pairs[0].name)}: "
-                f"{first_few(recoded)}. Stored numbers are taken as they are, and one network learns from both. Where "
+                f"{first_few(codings)}. Stored numbers are taken as they are, and one network learns from both. Where "
                 f"the same ground has other numbers in them, {SAME_CODING}."
             )
         flags = [band.bad or their.bad for band, their in zip(bands, others, strict=True)]

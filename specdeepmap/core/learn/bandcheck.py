@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name
+from specdeepmap.core.data.bandmatch import first_few, other_wavelength, plain_name, recoded
 from specdeepmap.core.data.bands import SAME_CODING, Band
 from specdeepmap.core.data.bandstatistics import UNIT_FACTOR, UNIT_SHARE
 from specdeepmap.core.data.raster import Raster
@@ -64,17 +64,12 @@ def warn_of_other_bands(card: ModelCard, raster: Raster, parameter: str, progres
     ]
     if moved:
         progress.warning(f"{parameter}: wavelengths differ from the model's (model / image): {first_few(moved)}.")
-    codings = zip(card.band_scales, card.band_offsets, strict=True)
-    trained = [Band("", scale=scale, offset=offset) for scale, offset in codings]
-    recoded = [
-        f"{number} ({known.coding} / {band.coding})"
-        for number, (known, band) in enumerate(zip(trained, raster.bands, strict=False), 1)  # an older card knows none
-        if not known.coded_like(band)
-    ]
-    if recoded:
+    declared = zip(card.bands, card.band_scales, card.band_offsets, strict=False)  # an older card knows neither
+    trained = [Band(name, scale=scale, offset=offset) for name, scale, offset in declared]
+    if codings := recoded(trained, raster.bands[: len(trained)]):
         progress.warning(
             f"{parameter}: scale or offset differ from those of the training images (model / image): "
-            f"{first_few(recoded)}. Stored numbers are taken as they are. Where the same ground has other numbers in "
+            f"{first_few(codings)}. Stored numbers are taken as they are. Where the same ground has other numbers in "
             f"them, the result is worth little: {SAME_CODING}."
         )
 

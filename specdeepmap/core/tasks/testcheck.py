@@ -125,8 +125,6 @@ def _warn_of_shared_ground(folder: Path, pairs: Sequence[ChipPair], card: ModelC
     marks = set(card.trained_on)
     trained = [name for table in tables for name in _names_in(table) if chip_mark(name) in marks]
     tested = [pair.name for pair in pairs if chip_mark(pair.name) not in marks]
-    size = card.chip_width, card.chip_height
-    known, here = _boxes(trained, size), _boxes(tested, size)
     if not trained:
         doubtful = sorted({source for source in map(source_of, tested) if chip_mark(source) in marks})
         if doubtful:
@@ -135,6 +133,9 @@ def _warn_of_shared_ground(folder: Path, pairs: Sequence[ChipPair], card: ModelC
                 "beside TEST_CSV do not name them. Where the test chips share ground with them, the scores look better "
                 "than they are. Take the test set of the dataset that the model was trained with, or other images."
             )
+        return
+    size = card.chip_width, card.chip_height
+    known, here = _boxes(trained, size), _boxes(tested, size)
     shared = 0
     for source in known.keys() & here.keys():
         sets = np.repeat(np.array([0, 1], np.int8), [len(known[source]), len(here[source])])

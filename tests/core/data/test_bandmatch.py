@@ -150,6 +150,7 @@ def test_the_date_of_a_stack_is_not_guessed() -> None:
     text = error_of("wavelength", stack, ["B2", "B3"], (490, 560))
     assert "several bands of the same wavelength" in text and "490 nm (May B2, July B2)" in text and "to name" in text
     assert match_bands(stack, ["july b3", "july b2"], (560, 490), "wavelength", "IMAGE") == (3, 2)
+    assert "490 nm (B2, b2)" in error_of("wavelength", bands_of(["B2", "b2"], (490, 490)), ["B2"], (490,))
     assert by_wavelength((490, 500), (495,)) == (0,), "two that are as near are two places of the spectrum"
 
 

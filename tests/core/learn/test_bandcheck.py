@@ -18,6 +18,7 @@ from specdeepmap.core.data.tiling import Window
 from specdeepmap.core.errors import Canceled, RasterError
 from specdeepmap.core.learn.bandcheck import ENOUGH, sample_windows, warn_of_other_bands, warn_of_other_values
 from specdeepmap.core.learn.checkpoint import ModelCard
+from tests.cards import bare_card
 from tests.helpers import Array, Recorder, write_raster
 
 MEANS = np.array([400.0, 600.0, 800.0, 2500.0, 3000.0, 1800.0])
@@ -34,24 +35,11 @@ def normalization(scale: float = 10_000.0, **changes: Any) -> Normalization:
 
 def card_of(norm: Normalization | None = None, **changes: Any) -> ModelCard:
     norm = norm or normalization()
-    usual: dict[str, Any] = {
-        "format": 1,
-        "architecture": "unet",
-        "backbone": "",
-        "bands": tuple(f"B{number}" for number in range(1, len(norm.mean) + 1)),
-        "wavelengths_nm": (490.0, 560.0, 665.0, 842.0, 1610.0, 2190.0),
-        "normalization": norm,
-        "classes": ClassTable(entries=(ClassEntry(value=1, name="a", color="#000000"),)),
-        "chip_width": 32,
-        "chip_height": 32,
-        "settings": {},
-        "metrics": {},
-        "fingerprint": "",
-        "trained_on": (),
-        "versions": {},
-        "date": "",
-    }
-    return ModelCard(**{**usual, **changes})
+    names = tuple(f"B{number}" for number in range(1, len(norm.mean) + 1))
+    usual: dict[str, Any] = {"bands": names, "normalization": norm}
+    usual["wavelengths_nm"] = (490.0, 560.0, 665.0, 842.0, 1610.0, 2190.0)
+    usual["classes"] = ClassTable(entries=(ClassEntry(value=1, name="a", color="#000000"),))
+    return bare_card(**{**usual, **changes})
 
 
 def land(seed: int = 1, size: int = 60) -> Array:

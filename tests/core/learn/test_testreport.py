@@ -18,7 +18,6 @@ from specdeepmap.core.data.classes import ClassTable
 from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.scores import Scores
 from specdeepmap.core.errors import RasterError
-from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
 from specdeepmap.core.learn.testreport import (
     SHOWN,
     SIDE,
@@ -28,23 +27,16 @@ from specdeepmap.core.learn.testreport import (
     make_page,
     write_report,
 )
+from tests.cards import bare_card
 
-CARD = ModelCard(
-    format=FORMAT,
-    architecture="unet",
+CARD = bare_card(
     backbone="resnet18",
     bands=("a", "b", "c"),
-    wavelengths_nm=(None, None, None),
     normalization=Normalization.none(3, 1.0, (False, True, False)),
     classes=ClassTable.of([1, 5, 9], {1: "water & ice", 5: "wood", 9: "sand"}),
     chip_width=64,
     chip_height=32,
-    settings={},
-    metrics={},
     fingerprint="0" * 64,
-    trained_on=(),
-    versions={},
-    date="",
 )
 
 PICTURE = np.zeros((4, 14, 3), np.uint8)

@@ -16,28 +16,23 @@ from specdeepmap.core.data.normalization import Normalization
 from specdeepmap.core.data.scores import Scores
 from specdeepmap.core.errors import RasterError
 from specdeepmap.core.learn.baselines import Baselines, majority
-from specdeepmap.core.learn.checkpoint import FORMAT, ModelCard
 from specdeepmap.core.learn.pictures import png_bytes
 from specdeepmap.core.learn.trainreport import REPORT_NAME, TrainingStory, make_page, write_report
+from tests.cards import bare_card
 
 NAN = math.nan
 
-CARD = ModelCard(
-    format=FORMAT,
-    architecture="unet",
+CARD = bare_card(
     backbone="resnet18",
     bands=("a", "b", "c"),
-    wavelengths_nm=(None, None, None),
     normalization=Normalization.none(3, 1.0, (False, True, False)),
     classes=ClassTable.of([1, 5, 9], {1: "water & ice", 5: "wood", 9: "sand"}),
     chip_width=64,
     chip_height=32,
     settings={"learning_rate": 0.001, "freeze_backbone": True, "log_folder": None, "loss": "cross_entropy"},
-    metrics={},
     fingerprint="0" * 64,
     trained_on=("abcdef01",),
     versions={"torch": "2.6"},
-    date="",
 )
 
 # No pixel of the reference is sand, and nothing is predicted as it: IoU 0.6, 0.5 and none.

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from specdeepmap.core.tasks import predict
 from tests.chips import dataset_of, noisy_stripes, stripes, train
+from tests.reading import Reader
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,3 +43,11 @@ def model(shared_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that tells the three classes apart."""
     folder = tmp_path_factory.mktemp("model")
     return train(shared_out, folder, epochs=12, learning_rate=0.01, augmentation=False).best_checkpoint
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> type[Reader]:
+    """Let the mapper have a network that says what stands in the first band; what is set on it is this test's own."""
+    kind = type("Reader", (Reader,), {})
+    monkeypatch.setattr(predict, "Predictor", kind)
+    return kind

@@ -25,14 +25,7 @@ from tests.helpers import Array, Recorder, read_pixels, snapshot, utm, write_ras
 from tests.maps import CLASSES, NODATA
 from tests.reading import CARD, Reader, invent, run
 
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def reader(monkeypatch: pytest.MonkeyPatch) -> type[Reader]:
-    kind = type("Reader", (Reader,), {})
-    monkeypatch.setattr(predict, "Predictor", kind)
-    return kind
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("reader")]
 
 
 @settings(max_examples=60)

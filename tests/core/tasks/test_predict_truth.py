@@ -15,19 +15,11 @@ from osgeo import gdal
 from specdeepmap.core.data.scores import Scores
 from specdeepmap.core.errors import ConfigError, RasterError
 from specdeepmap.core.learn.checkpoint import chip_mark
-from specdeepmap.core.tasks import predict
 from tests.helpers import TRANSFORM, Recorder, write_raster
 from tests.maps import CLASSES, NODATA
 from tests.reading import CARD, Reader, invent, run
 
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def reader(monkeypatch: pytest.MonkeyPatch) -> type[Reader]:
-    kind = type("Reader", (Reader,), {})
-    monkeypatch.setattr(predict, "Predictor", kind)
-    return kind
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("reader")]
 
 
 def scores(path: Path) -> dict[str, list[str]]:
