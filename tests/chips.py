@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from specdeepmap.core.data.scene import make_scene
-from specdeepmap.core.jobs import PrepareJob, TileJob, TrainJob, TrainResult
+from specdeepmap.core.data.splits import SPLIT_NAMES
+from specdeepmap.core.jobs import PrepareJob, PrepareResult, TileJob, TrainJob, TrainResult
 from specdeepmap.core.progress import Progress
 from specdeepmap.core.tasks import perform
+from specdeepmap.core.tasks.prepare import make_dataset
+from specdeepmap.core.tasks.tile import tile_raster
 from tests.helpers import Array, Recorder, write_raster
 
 TINY = "tu-test_resnet"
@@ -38,6 +41,40 @@ def cut(image: Path, labels: Path, folder: Path, size: int = 32, nodata: float |
     perform(tile, Progress())
     perform(PrepareJob(data_folder=folder, **shares), Progress())
     return folder
+
+
+def prepare(folder: Path, progress: Recorder | None = None, **values: Any) -> PrepareResult:
+    """Make a dataset of a folder of chips."""
+    return make_dataset(PrepareJob(data_folder=folder, **values), progress or Recorder())
+
+
+def cut_by_8(folder: Path, image: Array, labels: Array, step: int = 8, **settings: Any) -> Path:
+    """Let the splitter cut chips of 8 pixels."""
+    source = write_raster(folder.parent / "image.tif", image, **settings)
+    truth = write_raster(folder.parent / "labels.tif", labels)
+    job = TileJob(
+        image=str(source),
+        labels=str(truth),
+        output_folder=folder,
+        tile_size_x=8,
+        tile_size_y=8,
+        step_x=step,
+        step_y=step,
+        min_label_coverage=0,
+    )
+    tile_raster(job, Recorder())
+    return folder
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """Read a CSV table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def sets_of(folder: Path) -> dict[str, list[str]]:
+    """Give the names of the chips in each set."""
+    return {name: [Path(row["image"]).stem for row in table(folder / f"{name}_files.csv")] for name in SPLIT_NAMES}
 
 
 def scene_dataset(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import re
 from pathlib import Path
@@ -16,16 +15,12 @@ from osgeo import gdal
 from specdeepmap.core.data.census import source_of
 from specdeepmap.core.data.dataset import Dataset
 from specdeepmap.core.errors import DatasetError
-from specdeepmap.core.jobs import PrepareJob, PrepareResult, TileJob
-from specdeepmap.core.tasks.prepare import make_dataset
+from specdeepmap.core.jobs import TileJob
 from specdeepmap.core.tasks.tile import tile_raster
+from tests.chips import prepare, table
 from tests.helpers import TRANSFORM, Array, Recorder, read_pixels, snapshot, write_raster
 
 EVEN = {"train_percent": 60, "validation_percent": 20, "test_percent": 20}
-
-
-def prepare(folder: Path, progress: Recorder | None = None, **values: Any) -> PrepareResult:
-    return make_dataset(PrepareJob(data_folder=folder, **values), progress or Recorder())
 
 
 def cut(folder: Path, image: Array, labels: Array, step: int = 8, **settings: Any) -> Path:
@@ -51,11 +46,6 @@ def foreign(folder: Path, count: int = 12, suffix: str = "tif", driver: str = "G
         write_raster(folder / "images" / name, image, nodata=-1, **usual)
         write_raster(folder / "labels" / name, random.choice([0, 3, 9], (8, 8)).astype(np.uint8), **usual)
     return folder
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def text_of(page: str) -> str:
